@@ -1,0 +1,38 @@
+module github.com/darkmirror/darkmirror
+
+go 1.26.0
+
+require (
+	github.com/ProtonMail/go-crypto v1.5.2 // OpenPGP for apt: x/crypto/openpgp is frozen and cannot read Ed25519 signatures
+	github.com/hashicorp/go-retryablehttp v0.7.8 // retries in mirror/fetch
+	github.com/klauspost/compress v1.20.3 // zstd, which the standard library lacks, and a faster gzip
+	github.com/mikelolasagasti/xz v1.0.1 // reads xz; its dictionary is bounded, unlike the writer's reader below
+	github.com/pelletier/go-toml/v2 v2.4.3 // pylock.toml
+	github.com/spf13/cobra v1.10.2 // commands, help and completion
+	github.com/ulikunitz/xz v0.5.17 // writes xz, the only pure-Go writer; never used to read
+	github.com/vbauerster/mpb/v8 v8.9.3 // progress bars on a terminal
+	go.etcd.io/bbolt v1.5.0 // the ledger
+	go.yaml.in/yaml/v4 v4.0.0 // configuration; keeps 3.10 a string and gives positions
+	golang.org/x/net v0.52.0 // HTML of PEP 503 indexes
+	golang.org/x/sync v0.20.0 // errgroup with a limit
+	golang.org/x/sys v0.45.0 // statfs, fadvise, openat flags
+)
+
+// tests only
+require (
+	github.com/google/go-cmp v0.7.0
+	github.com/rogpeppe/go-internal v1.16.0
+)
+
+require (
+	github.com/VividCortex/ewma v1.2.0 // indirect
+	github.com/acarl005/stripansi v0.0.0-20180116102854-5a71ef0e047d // indirect
+	github.com/cloudflare/circl v1.6.3 // indirect
+	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/mattn/go-runewidth v0.0.16 // indirect
+	github.com/rivo/uniseg v0.4.7 // indirect
+	github.com/spf13/pflag v1.0.10 // indirect
+	golang.org/x/crypto v0.50.0 // indirect
+	golang.org/x/tools v0.36.0 // indirect
+)
