@@ -1,0 +1,68 @@
+# darkmirror: make help lists the targets.
+SHELL := /bin/sh
+GO ?= go
+export GOFLAGS := -mod=readonly -buildvcs=false
+
+# Tools are pinned here and built beside the project; none enters go.mod.
+TOOLS := .cache/tools
+GOFUMPT := $(TOOLS)/gofumpt-v0.12.0
+STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
+GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
+FUZZTIME ?= 10s
+
+.PHONY: help build check lint test demo crash clients fuzz bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+build: ## build bin/darkmirror
+	@$(GO) version >/dev/null 2>&1 || { echo "make: Go is missing: install Go $$(sed -n 's/^go //p' go.mod) or newer" >&2; exit 1; }
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags=-buildid= -o bin/darkmirror ./cmd/darkmirror
+
+check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, golangci-lint, registry names
+	@files=$$($(GOFUMPT) -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$files" || { echo "gofumpt: $$files" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags failpoint ./...
+	$(STATICCHECK) ./...
+	$(GOLANGCI) run ./...
+	sh testdata/no-upstreams.sh
+
+test: ## all tests with the race detector, then the kill -9 tests in their short form
+	sh testdata/need.sh test
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout=20m ./...
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run TestKill ./cmd/darkmirror
+
+crash: ## kill -9 at every fail point and every passage of it (slow)
+	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror
+
+demo: build ## the main job, with real packages from this host's own upstreams
+	sh testdata/need.sh demo
+	bash testdata/demo/run.sh
+
+clients: build ## real pip (old and new) and uv against the inside index
+	sh testdata/need.sh clients
+	bash testdata/clients/run.sh
+
+fuzz: ## every fuzz test for FUZZTIME each
+	sh testdata/fuzz.sh $(FUZZTIME)
+
+bench: build ## figures of bench/, beside pip download and aptly
+	bash bench/run.sh
+
+clean: ## remove what was built
+	rm -rf bin .cache .demo .venv bench/results
+
+$(GOFUMPT):
+	@mkdir -p $(TOOLS)
+	GOFLAGS=-mod=mod GOBIN=$(CURDIR)/$(TOOLS) $(GO) install mvdan.cc/gofumpt@v0.12.0
+	mv $(TOOLS)/gofumpt $@
+
+$(STATICCHECK):
+	@mkdir -p $(TOOLS)
+	GOFLAGS=-mod=mod GOBIN=$(CURDIR)/$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+	mv $(TOOLS)/staticcheck $@
+
+$(GOLANGCI):
+	@mkdir -p $(TOOLS)
+	GOFLAGS=-mod=mod GOBIN=$(CURDIR)/$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+	mv $(TOOLS)/golangci-lint $@

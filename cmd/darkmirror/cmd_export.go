@@ -1,0 +1,405 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/darkmirror/darkmirror/bundle"
+	"github.com/darkmirror/darkmirror/internal/durable"
+	"github.com/darkmirror/darkmirror/mirror"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/config"
+	"github.com/darkmirror/darkmirror/mirror/ledger"
+	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/scan"
+)
+
+type exportOptions struct {
+	only       []string
+	plan       string
+	heartbeat  bool
+	volumeSize config.Size
+}
+
+func (o *exportOptions) planFlags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&o.only, "only", nil, "only this `SOURCE`, as pypi/main; may be repeated")
+	cmd.Flags().StringVar(&o.plan, "plan", "", "carry out this saved plan `FILE` instead of making one")
+}
+
+func (o *exportOptions) sealFlags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.heartbeat, "heartbeat", false, "seal a bundle even when nothing changed, so that the inside can tell silence from a broken link")
+	cmd.Flags().Var(&o.volumeSize, "volume-size", "hard cap of a volume file, as 4GiB-1 or 700MiB (default from the configuration)")
+}
+
+func newExport(a *app) *cobra.Command {
+	o := &exportOptions{}
+	cmd := &cobra.Command{
+		Use:     "export [--plan FILE] [--only SOURCE]... [--heartbeat] [--volume-size SIZE]",
+		GroupID: groupOutside,
+		Short:   "Fetch, scan and seal what is new into a signed bundle",
+		Long: `Fetch, scan and seal what is new into a signed bundle.
+
+This is the timer's job. The bundle, a folder with an envelope and volumes,
+is left in the outbox. Nothing new means no bundle and exit code 0. A killed
+run is resumed by running it again.
+
+With --only, the other sources stay as they were in the last bundle.
+
+` + codesLine(exitOK, exitUsage, exitPartial, exitPolicy, exitIntegrity, exitSequence, exitUnreachable, exitLocked, exitSpace, exitInterrupted),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.outside(cmd.Context(), "export", o, func(j *job) error {
+				if err := j.makePlan(); err != nil {
+					return err
+				}
+				if err := j.fetch(); err != nil {
+					return err
+				}
+				if err := j.scan(); err != nil {
+					return err
+				}
+				return j.seal()
+			})
+		},
+	}
+	o.planFlags(cmd)
+	o.sealFlags(cmd)
+	return cmd
+}
+
+func newFetch(a *app) *cobra.Command {
+	o := &exportOptions{}
+	cmd := &cobra.Command{
+		Use:     "fetch [--plan FILE] [--only SOURCE]...",
+		GroupID: groupOutside,
+		Short:   "The first step of export: plan, and fetch into the store",
+		Long: `The first step of export: plan, and fetch into the store. darkmirror scan
+and darkmirror seal take the run further.
+
+` + codesLine(exitOK, exitUsage, exitPartial, exitIntegrity, exitSequence, exitUnreachable, exitLocked, exitSpace, exitInterrupted),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.outside(cmd.Context(), "fetch", o, func(j *job) error {
+				if err := j.makePlan(); err != nil {
+					return err
+				}
+				if err := j.fetch(); err != nil {
+					return err
+				}
+				return j.save("fetched")
+			})
+		},
+	}
+	o.planFlags(cmd)
+	return cmd
+}
+
+func newScan(a *app) *cobra.Command {
+	o := &exportOptions{}
+	return &cobra.Command{
+		Use:     "scan",
+		GroupID: groupOutside,
+		Short:   "The second step of export: scan what was fetched, apply the policy",
+		Long: `The second step of export: scan what was fetched, apply the policy.
+
+` + codesLine(exitOK, exitUsage, exitPolicy, exitIntegrity, exitLocked, exitInterrupted),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.outside(cmd.Context(), "scan", o, func(j *job) error {
+				if err := j.resume("fetched", "darkmirror fetch"); err != nil {
+					return err
+				}
+				if err := j.scan(); err != nil {
+					return err
+				}
+				return j.save("scanned")
+			})
+		},
+	}
+}
+
+func newSeal(a *app) *cobra.Command {
+	o := &exportOptions{}
+	cmd := &cobra.Command{
+		Use:     "seal [--heartbeat] [--volume-size SIZE]",
+		GroupID: groupOutside,
+		Short:   "The third step of export: seal what was scanned into a bundle",
+		Long: `The third step of export: seal what was scanned into a bundle.
+
+` + codesLine(exitOK, exitUsage, exitPartial, exitPolicy, exitIntegrity, exitLocked, exitSpace, exitInterrupted),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.outside(cmd.Context(), "seal", o, func(j *job) error {
+				if err := j.resume("scanned", "darkmirror scan"); err != nil {
+					return err
+				}
+				return j.seal()
+			})
+		},
+	}
+	o.sealFlags(cmd)
+	return cmd
+}
+
+// A job is one outside run.
+type job struct {
+	a    *app
+	ctx  context.Context //nolint:containedctx // lives for one command only
+	o    *exportOptions
+	cfg  *config.Config
+	st   *store.Store
+	exp  *mirror.Exporter
+	run  *mirror.Run
+	p    *progress
+	errs []error // what was left out; decides the exit code
+	res  exportResult
+}
+
+type exportResult struct {
+	Schema  string           `json:"schema"`
+	Stream  string           `json:"stream"`
+	Fetched *fetchResult     `json:"fetched,omitempty"`
+	Scanned int              `json:"scanned"`
+	Held    []scan.Held      `json:"held"`
+	Waived  []scan.Waived    `json:"waived"`
+	Missing []mirror.Missing `json:"missing"`
+	Bundle  *bundleResult    `json:"bundle,omitempty"`
+}
+
+type fetchResult struct {
+	mirror.FetchStats
+	Seconds float64 `json:"seconds"`
+}
+
+type bundleResult struct {
+	Seq          string          `json:"seq"`
+	ID           artifact.Digest `json:"id"`
+	Dir          string          `json:"dir"`
+	Base         uint64          `json:"base"`
+	Bytes        int64           `json:"bytes"`
+	PayloadBytes int64           `json:"payload_bytes"`
+	Blobs        int             `json:"blobs"`
+	Volumes      int             `json:"volumes"`
+	SignedBy     string          `json:"signed_by"`
+	Adopted      bool            `json:"adopted"`
+}
+
+// outside opens the state, heals what a killed run left, and runs steps.
+func (a *app) outside(ctx context.Context, command string, o *exportOptions, steps func(*job) error) (err error) {
+	if o.volumeSize != 0 && o.volumeSize < bundle.MinVolumeSize {
+		return usagef("--volume-size %s: want at least %s", o.volumeSize, config.Size(bundle.MinVolumeSize))
+	}
+	cfg, err := a.load(config.Outside)
+	if err != nil {
+		return err
+	}
+	sign, err := signer(cfg)
+	if err != nil {
+		return err
+	}
+	st, led, err := openState(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, led.Close()) }()
+	started := time.Now()
+	j := &job{a: a, ctx: ctx, o: o, cfg: cfg, st: st, p: startProgress(a.err, a.output, a.quiet)}
+	a.aftermath = "Nothing of it enters a bundle."
+	j.res = exportResult{Schema: "darkmirror.export/v1", Stream: cfg.Stream, Held: []scan.Held{}, Waived: []scan.Waived{}, Missing: []mirror.Missing{}}
+	err = func() error {
+		if err := os.MkdirAll(cfg.Outbox, 0o750); err != nil {
+			return err
+		}
+		if j.exp, err = a.exporter(cfg, st, led, o.only, j.p.event); err != nil {
+			return err
+		}
+		j.exp.Signer = sign
+		if o.volumeSize != 0 {
+			j.exp.VolumeSize = o.volumeSize.Bytes()
+		}
+		adopted, err := j.exp.Recover(ownTrust(sign))
+		if err != nil {
+			return err
+		}
+		if adopted != nil {
+			a.warn("bundle %s was sealed by a run that was killed; it is recorded now", seqName(adopted.Seq))
+		}
+		return steps(j)
+	}()
+	j.p.finish()
+	err = errors.Join(append(j.errs, err)...)
+	return errors.Join(err, led.RecordRun(ledger.Run{Command: command, Started: started.UTC(), Finished: time.Now().UTC(), ExitCode: classify(err).code}))
+}
+
+func (j *job) makePlan() error {
+	var pl *mirror.Plan
+	var err error
+	if j.o.plan != "" {
+		if pl, err = readPlan(j.o.plan); err != nil {
+			return err
+		}
+		if pl.Stream != j.cfg.Stream {
+			return usagef("%s is a plan of stream %s; this is %s", j.o.plan, pl.Stream, j.cfg.Stream)
+		}
+	} else {
+		pl, err = j.exp.Plan(j.ctx, time.Now())
+		if pl == nil {
+			return err
+		}
+		if err != nil {
+			if err = allFailed(pl, err); !isA[*mirror.PartialError](err) {
+				return err
+			}
+			j.errs = append(j.errs, err)
+		}
+	}
+	j.run = mirror.NewRun(pl)
+	return nil
+}
+
+func (j *job) fetch() error {
+	start := time.Now()
+	before := len(j.run.Failed)
+	stats, err := j.exp.Fetch(j.ctx, j.run)
+	if err != nil {
+		return err
+	}
+	took := time.Since(start)
+	j.res.Fetched = &fetchResult{*stats, took.Seconds()}
+	j.say("fetch   %s, %s in %s", plural(stats.Files, "file"), size(stats.Bytes), short(took))
+	if len(j.run.Failed) > before {
+		j.errs = append(j.errs, &mirror.PartialError{Items: j.run.Failed[before:], Total: stats.Files})
+	}
+	return nil
+}
+
+func (j *job) scan() error {
+	start := time.Now()
+	if err := j.exp.Scan(j.ctx, j.run, time.Now()); err != nil {
+		return err
+	}
+	r := j.run.Scan
+	j.res.Scanned = r.Scanned
+	j.res.Held = append(j.res.Held, r.Held...)
+	j.res.Waived = append(j.res.Waived, r.Waived...)
+	j.say("scan    %s in %s", plural(r.Scanned, "artifact"), short(time.Since(start)))
+	for _, h := range r.Held {
+		j.say("  held    %s  %s %s  %s", h.Source, h.Name, h.Version, h.Reason)
+	}
+	for _, w := range r.Waived {
+		j.say("  waived  %s  %s %s  %s", w.Source, w.Name, w.Version, w.Reason)
+	}
+	if len(r.Held) > 0 {
+		j.errs = append(j.errs, &scan.BlockedError{Held: r.Held})
+	}
+	return nil
+}
+
+func (j *job) seal() error {
+	out, err := j.exp.Seal(j.ctx, j.run, j.o.heartbeat)
+	if err != nil {
+		return err
+	}
+	for _, it := range j.run.Failed {
+		j.res.Missing = append(j.res.Missing, mirror.MissingOf(it))
+	}
+	if err := removeIfThere(runFile(j.cfg)); err != nil {
+		return err
+	}
+	if out == nil {
+		j.say("seal    nothing changed since the last bundle; none was made")
+		return j.print()
+	}
+	j.a.bundle = seqName(out.Seq)
+	j.res.Bundle = &bundleResult{
+		Seq: seqName(out.Seq), ID: out.ID, Dir: out.Dir, Base: out.Base, Bytes: out.Bytes, PayloadBytes: out.PayloadBytes,
+		Blobs: out.Blobs, Volumes: out.Sealed.Volumes, SignedBy: j.exp.Signer.Name,
+	}
+	j.say("seal    bundle %s: %s, %s, %s, signed by %s", seqName(out.Seq), plural(out.Blobs, "blob"), size(out.Bytes), plural(out.Sealed.Volumes, "volume"), j.exp.Signer.Name)
+	j.say("outbox  %s", out.Dir)
+	return j.print()
+}
+
+// say prints a result line for people.
+func (j *job) say(format string, args ...any) {
+	if !j.a.output.machine() {
+		fmt.Fprintln(j.a.out, clean(fmt.Sprintf(format, args...)))
+	}
+}
+
+func (j *job) print() error {
+	if j.a.output.machine() {
+		return writeJSON(j.a.out, j.a.output, j.res)
+	}
+	return nil
+}
+
+// savedRun is the run between fetch, scan and seal.
+type savedRun struct {
+	Schema  string           `json:"schema"`
+	Stage   string           `json:"stage"`
+	Plan    *mirror.Plan     `json:"plan"`
+	Missing []mirror.Missing `json:"missing"`
+	Scan    *scan.Report     `json:"scan,omitempty"`
+}
+
+const runSchema = "darkmirror.run/v1"
+
+func (j *job) save(stage string) error {
+	r := savedRun{Schema: runSchema, Stage: stage, Plan: j.run.Plan, Missing: []mirror.Missing{}, Scan: j.run.Scan}
+	for _, it := range j.run.Failed {
+		r.Missing = append(r.Missing, mirror.MissingOf(it))
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(runFile(j.cfg), b, 0o640); err != nil {
+		return err
+	}
+	return j.print()
+}
+
+func (j *job) resume(stage, before string) error {
+	b, err := os.ReadFile(runFile(j.cfg))
+	if errors.Is(err, fs.ErrNotExist) {
+		return usagef("there is no run to take further; run %s first", before)
+	}
+	if err != nil {
+		return err
+	}
+	var r savedRun
+	if err := json.Unmarshal(b, &r); err != nil || r.Schema != runSchema || r.Plan == nil {
+		return usagef("%s cannot be read; run darkmirror fetch again", runFile(j.cfg))
+	}
+	if r.Stage != stage {
+		return usagef("the run is %s; run %s first", r.Stage, before)
+	}
+	j.run = mirror.NewRun(r.Plan)
+	j.run.Failed = nil
+	for _, m := range r.Missing {
+		j.run.Failed = append(j.run.Failed, m.Error())
+	}
+	j.run.Scan = r.Scan
+	if r.Scan != nil && len(r.Scan.Held) > 0 {
+		j.errs = append(j.errs, &scan.BlockedError{Held: r.Scan.Held})
+	}
+	if len(j.run.Failed) > 0 {
+		j.errs = append(j.errs, &mirror.PartialError{Items: j.run.Failed})
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/mirror/config"
+	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi"
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	// drain is how long running downloads may go on after a stop is asked for.
+	drain = 10 * time.Second
+	// maxHeader is enough for every package client; the default is 1 MiB.
+	maxHeader = 32 << 10
+)
+
+func newServe(a *app) *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use:     "serve [--listen ADDRESS]",
+		GroupID: groupInside,
+		Short:   "Serve what is published: a PEP 691 index and apt repositories",
+		Long: `Serve what is published: a PEP 691 index and apt repositories.
+
+Answers from the last imported state only and fetches nothing, ever; what is
+missing is a plain 404. An import is picked up without a restart.
+
+` + codesLine(exitOK, exitUsage, exitOther),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), listen) },
+	}
+	cmd.Flags().StringVar(&listen, "listen", "", "`ADDRESS` to listen on, as 127.0.0.1:8080 (default from the configuration)")
+	return cmd
+}
+
+func (a *app) serve(ctx context.Context, listen string) (err error) {
+	cfg, err := a.load(config.Inside)
+	if err != nil {
+		return err
+	}
+	if listen == "" {
+		listen = cfg.Serve.Listen
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
+		return err
+	}
+	st, err := store.Open(storeDir(cfg))
+	if err != nil {
+		return err
+	}
+	handler, mounts, err := newMirror(cfg, st, a.logger())
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", listen)
+	if err != nil {
+		return usagef("listen on %s: %w", listen, err)
+	}
+	scheme := "http"
+	if cfg.Serve.Certificate != "" {
+		scheme = "https"
+	}
+	name := l.Addr().String()
+	if cfg.Serve.Name != "" {
+		_, port, err := net.SplitHostPort(name)
+		if err != nil {
+			return err
+		}
+		name = net.JoinHostPort(cfg.Serve.Name, port)
+	}
+	srv := &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(a.logger().Handler(), slog.LevelWarn),
+	}
+	fmt.Fprintf(a.out, "serving on %s://%s\n", scheme, name)
+	for _, m := range mounts {
+		fmt.Fprintf(a.out, "  %-14s %s://%s%s\n", m.source, scheme, name, m.path)
+	}
+	fmt.Fprintln(a.out, "ready; an import is picked up without a restart")
+	failed := make(chan error, 1)
+	go func() {
+		if scheme == "https" {
+			failed <- srv.ServeTLS(l, cfg.Serve.Certificate, cfg.Serve.KeyFile)
+			return
+		}
+		failed <- srv.Serve(l)
+	}()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	// A stop that was asked for is no failure.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if err := srv.Shutdown(last); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// A mount is where one source is served.
+type mount struct{ source, path string }
+
+// newMirror is the embedded server: one handler a source, a list of them at
+// the root, and a health check.
+func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (http.Handler, []mount, error) {
+	mux := http.NewServeMux()
+	var mounts []mount
+	handle := func(source, shown string, h http.Handler) {
+		prefix := "/" + source
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, h))
+		mounts = append(mounts, mount{source, prefix + shown})
+	}
+	for i := range cfg.PyPI {
+		source := "pypi/" + cfg.PyPI[i].Name
+		handle(source, "/simple/", pypi.NewHandler(publishDir(cfg, source), st, log))
+	}
+	for i := range cfg.Apt {
+		source := "apt/" + cfg.Apt[i].Name
+		dir := publishDir(cfg, source)
+		p, err := apt.NewPublisher(cfg.Apt[i].Publish, source, st, dir, log)
+		if err != nil {
+			return nil, nil, err
+		}
+		handle(source, "/", apt.NewHandler(p.Tree(), dir, st, log))
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintln(w, "ok") //nolint:errcheck // the client went away
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		for _, m := range mounts {
+			fmt.Fprintf(w, "%-14s %s\n", m.source, m.path) //nolint:errcheck // the client went away
+		}
+	})
+	return mux, mounts, nil
+}

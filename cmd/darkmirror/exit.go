@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/darkmirror/darkmirror/mirror"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/config"
+	"github.com/darkmirror/darkmirror/mirror/fetch"
+	"github.com/darkmirror/darkmirror/mirror/ledger"
+	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/scan"
+)
+
+// An exitClass is one row of the exit-code table, the only place where codes
+// are known. Scripts are told to treat any other code as a failure.
+type exitClass struct {
+	code    int
+	name    string // in JSON
+	meaning string
+	is      func(error) bool
+}
+
+var (
+	exitOK          = exitClass{0, "ok", "done", nil}
+	exitOther       = exitClass{1, "error", "other failure", nil}
+	exitUsage       = exitClass{2, "config", "usage or configuration", isUsage}
+	exitPartial     = exitClass{3, "partial", "done, some items missing", isA[*mirror.PartialError]}
+	exitPolicy      = exitClass{4, "policy", "held back by scan policy", isA[*scan.BlockedError]}
+	exitIntegrity   = exitClass{5, "integrity", "integrity or signature refused", isClass(artifact.ErrIntegrity)}
+	exitSequence    = exitClass{6, "sequence", "sequence: gap, replay, expired", isClass(artifact.ErrSequence)}
+	exitUnreachable = exitClass{7, "unreachable", "upstream or target unreachable", isClass(artifact.ErrUnavailable)}
+	exitLocked      = exitClass{8, "locked", "another run holds the lock", isClass(ledger.ErrLocked)}
+	exitSpace       = exitClass{9, "space", "not enough space", isSpace}
+	exitChanges     = exitClass{10, "changes", "changes present (plan --exit-code only)", isClass(errChanges)}
+	exitInterrupted = exitClass{130, "interrupted", "interrupted", isClass(context.Canceled)}
+)
+
+// exitTable is in the order of the codes, for the help text.
+func exitTable() []exitClass {
+	return []exitClass{
+		exitOK, exitOther, exitUsage, exitPartial, exitPolicy, exitIntegrity, exitSequence,
+		exitUnreachable, exitLocked, exitSpace, exitChanges, exitInterrupted,
+	}
+}
+
+// exitOrder is the order of asking. A partial run wraps the errors of its
+// items: integrity is asked first, then what stopped the run, then sequence,
+// policy and partial, then the rest.
+func exitOrder() []exitClass {
+	return []exitClass{
+		exitIntegrity, exitInterrupted, exitUsage, exitLocked, exitSpace, exitSequence,
+		exitPolicy, exitPartial, exitUnreachable, exitChanges,
+	}
+}
+
+// errChanges is no failure: plan --exit-code found changes.
+var errChanges = errors.New("changes present")
+
+// A usageError is a mistake on the command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, a ...any) error { return &usageError{fmt.Errorf(format, a...)} }
+
+func isA[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+func isClass(class error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, class) }
+}
+
+func isUsage(err error) bool {
+	return isA[*usageError](err) || isA[config.Problems](err) || errors.Is(err, fetch.ErrHost)
+}
+
+func isSpace(err error) bool {
+	return isA[*mirror.SpaceError](err) || isA[*store.SpaceError](err)
+}
+
+// classify gives the row of an error.
+func classify(err error) exitClass {
+	if err == nil {
+		return exitOK
+	}
+	for _, c := range exitOrder() {
+		if c.is(err) {
+			return c
+		}
+	}
+	return exitOther
+}
+
+// leaves splits joined errors; each keeps the words that were wrapped around
+// it below the join.
+func leaves(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if multi, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // walks the tree itself, one level at a time
+		var all []error
+		for _, e := range multi.Unwrap() {
+			all = append(all, leaves(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+// report prints an error for people: one block for each thing that was
+// refused or failed, and the hints last, each once.
+func report(w io.Writer, err error, aftermath string) {
+	if errors.Is(err, errChanges) {
+		return
+	}
+	var hints []string
+	security := false
+	for _, e := range leaves(err) {
+		if errors.Is(e, context.Canceled) {
+			continue
+		}
+		if r, ok := errors.AsType[*artifact.Refusal](e); ok && errors.Is(e, artifact.ErrIntegrity) {
+			security = true
+			fmt.Fprintf(w, "SECURITY: %s\n", clean(around(e, r)))
+			if r.Want != "" {
+				fmt.Fprintf(w, "  want %s\n", clean(r.Want))
+			}
+			if r.Got != "" {
+				fmt.Fprintf(w, "  got  %s\n", clean(r.Got))
+			}
+			if r.Err != nil {
+				fmt.Fprintf(w, "  %s\n", clean(r.Err.Error()))
+			}
+		} else if p, ok := errors.AsType[config.Problems](e); ok {
+			fmt.Fprintln(w, strings.TrimRight(clean(p.Error()), "\n"))
+		} else {
+			fmt.Fprintf(w, "error: %s\n", indent(clean(friendly(e))))
+		}
+		if h := hint(e); h != "" {
+			hints = appendNew(hints, h)
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(w, "error: interrupted; running it again resumes")
+	}
+	if security && aftermath != "" {
+		fmt.Fprintln(w, aftermath)
+	}
+	for _, h := range hints {
+		fmt.Fprintf(w, "hint: %s\n", strings.ReplaceAll(h, "\n", "\n      "))
+	}
+}
+
+// around is the refusal's own words with what was wrapped around it, without
+// the want and got that are printed below.
+func around(e error, r *artifact.Refusal) string {
+	short := *r
+	short.Want, short.Got, short.Err = "", "", nil
+	return strings.Replace(e.Error(), r.Error(), short.Error(), 1)
+}
+
+func friendly(e error) string {
+	if s, ok := errors.AsType[*mirror.SpaceError](e); ok {
+		return fmt.Sprintf("%s has %s free, %s are needed; nothing was fetched or written", s.Dir, size(s.Free), size(s.Needed))
+	}
+	return e.Error()
+}
+
+func appendNew(list []string, s string) []string {
+	for _, have := range list {
+		if have == s {
+			return list
+		}
+	}
+	return append(list, s)
+}
+
+// hint says what to do next about an error, with a command or a configuration
+// key that can be pasted; empty where there is nothing better than the error.
+func hint(err error) string {
+	if h, ok := errors.AsType[*fetch.HostError](err); ok {
+		source := h.Source
+		if source == "" {
+			source = "the source"
+		}
+		return fmt.Sprintf("add %s to allow_hosts of %s if you trust it", clean(h.Host), clean(source))
+	}
+	if r, ok := errors.AsType[*artifact.Refusal](err); ok {
+		if h, ok := codeHint(r.Code); ok {
+			return h
+		}
+	}
+	switch {
+	case errors.Is(err, ledger.ErrLocked):
+		return "wait for the other run to end; darkmirror status shows the last one"
+	case isSpace(err):
+		return "free some space, or move state_dir or outbox to a larger file system"
+	case errors.Is(err, artifact.ErrUnavailable):
+		return "check the network and the address in the configuration, then run it again; finished downloads are kept"
+	}
+	return ""
+}
+
+// codeHint is the advice for a stable refusal code.
+func codeHint(code string) (string, bool) {
+	for _, h := range []struct{ prefix, text string }{
+		{"ERR_SIG", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
+		{"ERR_KEY", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
+		{"ERR_VOLUME", "carry the named volumes again, then run the command again; what arrived whole is kept"},
+		{"ERR_SEGMENT", "carry the named volumes again, then run the command again; what arrived whole is kept"},
+		{"ERR_BLOB", "carry the bundle again; if it fails again, export a new one"},
+		{"ERR_GAP", "carry the missing bundles and import them first; or set gap: accept-if-complete"},
+		{"ERR_REQUIRES", "carry the bundles that are named, then run darkmirror import again"},
+		{"ERR_EXPIRED", "outside: darkmirror export --heartbeat, and carry that bundle"},
+		{"ERR_REPLAY", "nothing to do if the bundle is old; darkmirror status shows what was imported"},
+		{"ERR_FORK", "two bundles claim one place in the stream: find out who made the second before importing anything"},
+		{"APT-EXPIRED", "the archive is stale or frozen: look at the mirror; check_valid_until: false for a snapshot that is old by design"},
+		{"APT-SIGNATURE", "compare the fingerprints; a new key of the archive belongs into signed_by of this source"},
+		{"APT-WEAK-HASH", "the archive offers no SHA256: use another mirror of it"},
+		{"APT-CLOSURE", "add the archive or suite that has the missing package, or take the package off the list"},
+		{"PYPI-LOCK", "lock with hashes: uv pip compile --generate-hashes, pip-compile --generate-hashes, or pip lock"},
+		{"PYPI-PAGE-LIMIT", "the index is broken or hostile; if the project really is that large, raise max_page of the source"},
+		{"STORE-DAMAGED", "the damaged file is in quarantine; run the command again to fetch it anew, and check the disk"},
+	} {
+		if strings.HasPrefix(code, h.prefix) {
+			return h.text, true
+		}
+	}
+	return "", false
+}
+
+// clean makes text from outside safe for a terminal: control characters are
+// shown as escapes, line breaks are kept.
+func clean(s string) string {
+	safe := func(r rune) bool { return r == '\n' || r >= 0x20 && r != 0x7f && (r < 0x80 || r > 0x9f) }
+	if strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if safe(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "\\x%02x", r)
+		}
+	}
+	return b.String()
+}
+
+// indent sets the second and later lines of a message below the first.
+func indent(s string) string {
+	return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/bundle"
+	"github.com/darkmirror/darkmirror/mirror"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/config"
+	"github.com/darkmirror/darkmirror/mirror/fetch"
+	"github.com/darkmirror/darkmirror/mirror/ledger"
+	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi"
+	"github.com/darkmirror/darkmirror/scan"
+)
+
+// Folders below state_dir.
+func storeDir(cfg *config.Config) string   { return filepath.Join(cfg.StateDir, "store") }
+func ledgerFile(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "ledger.db") }
+func runFile(cfg *config.Config) string    { return filepath.Join(cfg.StateDir, "run.json") }
+func trustedDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "trusted") }
+func publishDir(cfg *config.Config, source string) string {
+	return filepath.Join(cfg.StateDir, "published", filepath.FromSlash(source))
+}
+
+// openState opens store and ledger; the ledger's lock is the run lock.
+func openState(cfg *config.Config) (*store.Store, *ledger.Ledger, error) {
+	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
+		return nil, nil, err
+	}
+	led, err := ledger.Open(ledgerFile(cfg), 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := store.Open(storeDir(cfg))
+	if err != nil {
+		return nil, nil, errors.Join(err, led.Close())
+	}
+	return st, led, nil
+}
+
+// exporter wires the outside half.
+func (a *app) exporter(cfg *config.Config, st *store.Store, led *ledger.Ledger, only []string, onEvent func(artifact.Event)) (*mirror.Exporter, error) {
+	log := a.logger()
+	e := &mirror.Exporter{
+		Store: st, Ledger: led, Stream: cfg.Stream, StateDir: cfg.StateDir, Outbox: cfg.Outbox,
+		VolumeSize: cfg.VolumeSize.Bytes(), Expires: cfg.ExpiresAfter.Duration(), Fetches: cfg.Limits.Total,
+		OnEvent: onEvent, Log: log,
+	}
+	var err error
+	if e.Policy, err = scan.NewPolicy(cfg.Scan); err != nil {
+		return nil, err
+	}
+	if e.Sources, err = a.sources(cfg, st, log, onEvent); err != nil {
+		return nil, err
+	}
+	return e, pick(e, only)
+}
+
+// pick narrows the sources to --only.
+func pick(e *mirror.Exporter, only []string) error {
+	if len(only) == 0 {
+		return nil
+	}
+	var chosen []mirror.Source
+	for _, name := range only {
+		found := false
+		for _, s := range e.Sources {
+			if s.Name() == name {
+				chosen, found = append(chosen, s), true
+			}
+		}
+		if !found {
+			return usagef("--only %s: no such source in the configuration", name)
+		}
+	}
+	for _, s := range e.Sources {
+		if !slices.Contains(only, s.Name()) {
+			e.Keep = append(e.Keep, s.Name())
+		}
+	}
+	e.Sources = chosen
+	return nil
+}
+
+// sources makes a client and a source for each configured upstream. They
+// share one pool, so that two sources on one host share its limit.
+func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onEvent func(artifact.Event)) ([]mirror.Source, error) {
+	pool := fetch.NewPool(cfg.Limits.PerHost, cfg.Limits.Total)
+	var list []mirror.Source
+	for i := range cfg.PyPI {
+		c := &cfg.PyPI[i]
+		name := "pypi/" + c.Name
+		client, err := newClient(pool, clientConfig{
+			name: name, urls: []string{c.Index}, allow: c.AllowHosts, http: c.AllowHTTP,
+			ca: c.CAFile, user: c.User, password: c.PasswordFile,
+		}, log, onEvent)
+		if err != nil {
+			return nil, err
+		}
+		s, err := pypi.NewSource(c.Config, name, client, st, log)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	for i := range cfg.Apt {
+		c := &cfg.Apt[i]
+		var urls []string
+		for _, ar := range c.Archives {
+			urls = append(urls, ar.URL)
+		}
+		client, err := newClient(pool, clientConfig{
+			name: "apt/" + c.Name, urls: urls, allow: c.AllowHosts, http: c.AllowHTTP,
+			ca: c.CAFile, user: c.User, password: c.PasswordFile,
+		}, log, onEvent)
+		if err != nil {
+			return nil, err
+		}
+		s, err := apt.NewSource(c.Config, "apt/"+c.Name, client, st, log)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// clientConfig is what the ecosystems' configurations have in common.
+type clientConfig struct {
+	name               string
+	urls, allow        []string
+	http               bool
+	ca, user, password string
+}
+
+func newClient(pool *fetch.Pool, c clientConfig, log *slog.Logger, onEvent func(artifact.Event)) (*fetch.Client, error) {
+	fc := fetch.Config{
+		Name: c.name, Hosts: append([]string{}, c.allow...), AllowHTTP: c.http, CAFile: c.ca,
+		User: c.user, PasswordFile: c.password, UserAgent: "darkmirror/" + version(), Logger: log, OnEvent: onEvent,
+	}
+	for i, raw := range c.urls {
+		host, err := fetch.Host(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		}
+		fc.Hosts = append(fc.Hosts, host)
+		if i == 0 {
+			fc.CredentialHost = host
+		}
+	}
+	return fetch.New(pool, fc)
+}
+
+// signer reads the exporter's private key.
+func signer(cfg *config.Config) (bundle.Signer, error) {
+	if cfg.SigningKey == "" {
+		return bundle.Signer{}, usagef("signing_key is not set\ndarkmirror key generate makes one")
+	}
+	b, err := os.ReadFile(cfg.SigningKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return bundle.Signer{}, usagef("signing key %s is not there\ndarkmirror key generate makes one", cfg.SigningKey)
+	}
+	if err != nil {
+		return bundle.Signer{}, err
+	}
+	name, key, err := bundle.ParsePrivateKey(b)
+	if err != nil {
+		return bundle.Signer{}, usagef("signing key %s: %w", cfg.SigningKey, err)
+	}
+	return bundle.Signer{Name: name, Signer: key}, nil
+}
+
+// ownTrust trusts the exporter's own key, to recognise what it sealed.
+func ownTrust(s bundle.Signer) bundle.Trust {
+	return bundle.Trust{Keys: []bundle.TrustedKey{{Name: s.Name, Role: bundle.RoleExporter, Public: s.Public()}}}
+}
+
+// trust reads the trusted public keys: those of the configuration and those
+// that key trust has stored.
+func trust(cfg *config.Config) (bundle.Trust, error) {
+	files := append([]string{}, cfg.Trust...)
+	stored, err := filepath.Glob(filepath.Join(trustedDir(cfg), "*.pub"))
+	if err != nil {
+		return bundle.Trust{}, err
+	}
+	var t bundle.Trust
+	seen := make(map[string]bool)
+	for _, name := range append(files, stored...) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return t, usagef("trusted key: %w", err)
+		}
+		label, pub, err := bundle.ParsePublicKey(b)
+		if err != nil {
+			return t, usagef("trusted key %s: %w", name, err)
+		}
+		if id := bundle.KeyID(pub); !seen[id] {
+			seen[id] = true
+			t.Keys = append(t.Keys, bundle.TrustedKey{Name: label, Role: bundle.RoleExporter, Public: pub})
+		}
+	}
+	return t, nil
+}
+
+// importer wires the inside half. led and st may be opened read-only by the
+// caller for a look that changes nothing.
+func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, onEvent func(artifact.Event)) (*mirror.Importer, error) {
+	t, err := trust(cfg)
+	if err != nil {
+		return nil, err
+	}
+	i := &mirror.Importer{
+		Store: st, Ledger: led, Trust: t, Inboxes: cfg.Inbox, StateDir: cfg.StateDir,
+		AcceptGap: cfg.Gap == config.GapAcceptIfComplete, OnEvent: onEvent, Log: a.logger(),
+	}
+	for j := range cfg.PyPI {
+		c := &cfg.PyPI[j]
+		p, err := pypi.NewPublisher(c.Publish, "pypi/"+c.Name, st, publishDir(cfg, "pypi/"+c.Name), a.logger())
+		if err != nil {
+			return nil, err
+		}
+		i.Publishers = append(i.Publishers, p)
+	}
+	for j := range cfg.Apt {
+		c := &cfg.Apt[j]
+		p, err := apt.NewPublisher(c.Publish, "apt/"+c.Name, st, publishDir(cfg, "apt/"+c.Name), a.logger())
+		if err != nil {
+			return nil, err
+		}
+		i.Publishers = append(i.Publishers, p)
+	}
+	return i, nil
+}
+
+// candidates resolves BUNDLE arguments: a folder, a folder name or a sequence
+// number below the given boxes.
+func candidates(args, boxes []string) ([]bundle.Candidate, error) {
+	var list []bundle.Candidate
+	var known []bundle.Candidate
+	for _, arg := range args {
+		if info, err := os.Stat(arg); err == nil && info.IsDir() {
+			found, err := bundle.Find(filepath.Dir(filepath.Clean(arg)))
+			if err != nil {
+				return nil, err
+			}
+			n := len(list)
+			for _, c := range found {
+				if c.Name == filepath.Base(filepath.Clean(arg)) {
+					list = append(list, c)
+				}
+			}
+			if len(list) == n {
+				return nil, usagef("%s is not a bundle folder", arg)
+			}
+			continue
+		}
+		if known == nil {
+			var err error
+			if known, err = bundle.Find(boxes...); err != nil {
+				return nil, err
+			}
+		}
+		n := len(list)
+		for _, c := range known {
+			if c.Name == arg || seqName(c.Seq) == arg || strings.TrimLeft(arg, "0") == fmt.Sprint(c.Seq) {
+				list = append(list, c)
+			}
+		}
+		if len(list) == n {
+			return nil, usagef("no bundle %s in %s", arg, strings.Join(boxes, ", "))
+		}
+	}
+	return list, nil
+}

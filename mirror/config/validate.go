@@ -1,0 +1,249 @@
+package config
+
+import (
+	"cmp"
+	"encoding"
+	"fmt"
+	"net"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/darkmirror/darkmirror/bundle"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+)
+
+const (
+	// leastExpiry: a bundle that expires sooner could not be carried on foot.
+	leastExpiry = Duration(time.Hour)
+	// mostConnections at once; more is an attack on an upstream.
+	mostConnections = 64
+)
+
+// finish fills in defaults, makes paths absolute and adds every problem.
+func (f *outsideFile) finish(d *document, dir string) {
+	d.defaults(reflect.ValueOf(f).Elem(), "")
+	if !d.has("outbox") {
+		f.Outbox = filepath.Join(f.Common.StateDir, "outbox")
+	}
+	paths := []*string{&f.Common.StateDir, &f.Outbox, &f.SigningKey}
+	for i := range f.PyPI {
+		c := &f.PyPI[i].Config
+		paths = append(paths, &c.CAFile, &c.PasswordFile)
+		for j := range c.Locks {
+			paths = append(paths, &c.Locks[j].File)
+		}
+	}
+	for i := range f.Apt {
+		c := &f.Apt[i]
+		paths = append(paths, &c.CAFile, &c.PasswordFile)
+		for j := range c.Archives {
+			paths = append(paths, each(c.Archives[j].SignedBy)...)
+		}
+	}
+	absolute(dir, paths)
+
+	f.Common.validate(d)
+	if err := bundle.CheckStream(f.Stream); err != nil {
+		d.on("stream", "%v", err)
+	}
+	if f.VolumeSize < bundle.MinVolumeSize {
+		d.on("volume_size", "volume_size: %s is below the least, %s", f.VolumeSize, Size(bundle.MinVolumeSize))
+	}
+	if f.ExpiresAfter < leastExpiry {
+		d.on("expires_after", "expires_after: %s is below the least, %s", f.ExpiresAfter, leastExpiry)
+	}
+	if d.has("link_rate") && f.LinkRate == 0 {
+		d.on("link_rate", "link_rate: must not be zero")
+	}
+	for _, l := range []struct {
+		key string
+		n   int
+	}{{"limits.per_host", f.Limits.PerHost}, {"limits.total", f.Limits.Total}} {
+		if l.n < 1 || l.n > mostConnections {
+			d.on(l.key, "%s: %d, want 1 to %d", l.key, l.n, mostConnections)
+		}
+	}
+	d.owned("scan", reflect.TypeOf(f.Scan), f.Scan.Validate())
+	names := d.newNames("pypi")
+	for i := range f.PyPI {
+		at := names.add(i, f.PyPI[i].Name)
+		d.owned(at, reflect.TypeOf(f.PyPI[i].Config), f.PyPI[i].Config.Validate())
+	}
+	names = d.newNames("apt")
+	for i := range f.Apt {
+		at := names.add(i, f.Apt[i].Name)
+		d.owned(at, reflect.TypeOf(f.Apt[i]), f.Apt[i].Validate())
+	}
+}
+
+// finish fills in defaults, makes paths absolute and adds every problem.
+func (f *insideFile) finish(d *document, dir string) {
+	d.defaults(reflect.ValueOf(f).Elem(), "")
+	paths := []*string{&f.Common.StateDir, &f.Serve.Certificate, &f.Serve.KeyFile}
+	paths = append(append(paths, each(f.Inbox)...), each(f.Trust)...)
+	for i := range f.Apt {
+		c := &f.Apt[i]
+		paths = append(paths, &c.Tree, &c.SigningKey)
+		for j := range c.Archives {
+			paths = append(paths, each(c.Archives[j].SignedBy)...)
+		}
+	}
+	absolute(dir, paths)
+
+	f.Common.validate(d)
+	if f.Gap != GapRefuse && f.Gap != GapAcceptIfComplete {
+		d.on("gap", "gap: want %s or %s, got %q", GapRefuse, GapAcceptIfComplete, f.Gap)
+	}
+	if f.MaxAge <= 0 {
+		d.on("max_age", "max_age: must not be zero")
+	}
+	f.Serve.validate(d)
+	names := d.newNames("pypi")
+	for i := range f.PyPI {
+		at := names.add(i, f.PyPI[i].Name)
+		d.owned(at, reflect.TypeOf(f.PyPI[i].Publish), f.PyPI[i].Publish.Validate())
+	}
+	names = d.newNames("apt")
+	for i := range f.Apt {
+		at := names.add(i, f.Apt[i].Name)
+		d.owned(at, reflect.TypeOf(f.Apt[i]), f.Apt[i].Validate())
+	}
+}
+
+func (c *common) validate(d *document) {
+	switch {
+	case !d.has("version"):
+		d.on("version", "version: missing: want version: %d", version)
+	case c.Version > version:
+		d.on("version", "version: %d is newer than this program, which reads %d", c.Version, version)
+	case c.Version != version:
+		d.on("version", "version: want %d, got %d", version, c.Version)
+	}
+}
+
+func (s *Serve) validate(d *document) {
+	_, port, err := net.SplitHostPort(s.Listen)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
+		d.on("serve.listen", "serve.listen: %q is not an address and a port, as in 127.0.0.1:8080", clip(s.Listen))
+	}
+	if (s.Certificate == "") != (s.KeyFile == "") {
+		d.on("serve", "serve: certificate and key_file go together")
+	}
+	if strings.ContainsAny(s.Name, "/: \t") {
+		d.on("serve.name", "serve.name: %q is not a host name", clip(s.Name))
+	}
+}
+
+// names holds that the sources of one ecosystem have different names.
+type names struct {
+	d    *document
+	eco  string
+	seen map[string]string
+}
+
+func (d *document) newNames(eco string) *names { return &names{d, eco, make(map[string]string)} }
+
+// add checks a source's name and returns the source's path.
+func (n *names) add(i int, name string) string {
+	at := fmt.Sprintf("%s[%d]", n.eco, i)
+	switch other := n.seen[name]; {
+	case name == "":
+		n.d.on(at+".name", "%s.name: missing", at)
+		return at
+	case artifact.CheckSource(n.eco+"/"+name) != nil:
+		n.d.on(at+".name", "%s.name: %q: want lower-case letters, digits, '.', '_' and '-'", at, clip(name))
+	case other != "":
+		n.d.on(at+".name", "%s.name: %q is already the name of %s", at, name, other)
+	default:
+		n.seen[name] = at
+	}
+	return at
+}
+
+// fieldText splits a problem of a package's Validate into field and text.
+var fieldText = regexp.MustCompile(`(?s)^([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*): (.*)$`)
+
+// owned adds the problems that the owner of a part has with it, each on the
+// field that it names.
+func (d *document) owned(at string, t reflect.Type, err error) {
+	if err == nil {
+		return
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // a join is taken apart, not looked into
+		for _, e := range many.Unwrap() {
+			d.owned(at, t, e)
+		}
+		return
+	}
+	m := fieldText.FindStringSubmatch(err.Error())
+	if m == nil || typeAt(t, m[1]) == nil {
+		d.on(at, "%s: %v", at, err)
+		return
+	}
+	if m[1] != "name" { // names.add has said so
+		d.on(at+"."+m[1], "%s.%s: %s", at, m[1], m[2])
+	}
+}
+
+// defaults sets what the file does not, from the fields' default tags.
+func (d *document) defaults(v reflect.Value, path string) {
+	for _, f := range fieldsOf(v.Type()) {
+		fv, at := v.FieldByIndex(f.Index), join(path, f.key)
+		text, ok := f.Tag.Lookup("default")
+		switch {
+		case ok && !d.has(at):
+			setText(fv, text)
+		case fv.Kind() == reflect.Struct && !isText(f.Type):
+			d.defaults(fv, at)
+		}
+	}
+}
+
+// setText gives a field the value of its default tag. A tag that does not fit
+// leaves zero, which the tests of this package show at once.
+func setText(v reflect.Value, text string) {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if err := u.UnmarshalText([]byte(text)); err != nil {
+			v.SetZero()
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Int:
+		if n, err := strconv.Atoi(text); err == nil {
+			v.SetInt(int64(n))
+		}
+	}
+}
+
+// absolute makes paths relative to dir absolute. An empty one stays empty.
+func absolute(dir string, paths []*string) {
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+func each(list []string) []*string {
+	var ps []*string
+	for i := range list {
+		ps = append(ps, &list[i])
+	}
+	return ps
+}
+
+// sorted is what the document's problems are, by position.
+func (d *document) sorted() Problems {
+	slices.SortStableFunc(d.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), strings.Compare(a.Text, b.Text))
+	})
+	return d.problems
+}

@@ -1,0 +1,484 @@
+package mirror
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/darkmirror/darkmirror/bundle"
+	"github.com/darkmirror/darkmirror/internal/failpoint"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/ledger"
+	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/scan"
+)
+
+// An Exporter is the outside half. The caller holds the run lock (the ledger)
+// for its whole life.
+type Exporter struct {
+	Store    *store.Store
+	Ledger   *ledger.Ledger
+	Sources  []Source
+	Keep     []string // sources that stay as they were sealed last
+	Policy   scan.Policy
+	Scanners []scan.Scanner
+
+	Stream     string
+	StateDir   string // holds the store; for the look at free space
+	Outbox     string
+	VolumeSize int64
+	Expires    time.Duration
+	Signer     bundle.Signer
+	// Fetches is how many files are fetched at once over all sources.
+	Fetches int
+
+	OnEvent func(artifact.Event)
+	Log     *slog.Logger
+}
+
+// A Run is a plan and what has been done of it.
+type Run struct {
+	Plan *Plan
+	// Failed are the sources and artifacts that could not be had.
+	Failed []*ItemError
+	Scan   *scan.Report
+}
+
+// NewRun begins a run of a plan.
+func NewRun(p *Plan) *Run {
+	run := &Run{Plan: p, Failed: p.errs}
+	if p.errs == nil {
+		for _, m := range p.Failed {
+			run.Failed = append(run.Failed, m.Error())
+		}
+	}
+	return run
+}
+
+func (e *Exporter) event(ev artifact.Event) {
+	if e.OnEvent != nil {
+		e.OnEvent(ev)
+	}
+}
+
+func (e *Exporter) source(name string) (Source, bool) {
+	for _, s := range e.Sources {
+		if s.Name() == name {
+			return s, true
+		}
+	}
+	return nil, false
+}
+
+// room looks for space for so many bytes in the store and in the outbox.
+func (e *Exporter) room(fetch, carry int64) (SpaceError, error) {
+	if e.StateDir == e.Outbox {
+		return room(map[string]int64{e.Outbox: fetch + carry})
+	}
+	return room(map[string]int64{e.StateDir: fetch, e.Outbox: carry})
+}
+
+// FetchStats says what a fetch did.
+type FetchStats struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// Fetch brings every file that the stream has not carried yet into the store,
+// and checks it. Space is looked at
+// before the first byte. A file that cannot be had takes its artifact out of
+// the run; a file that is not what it should be takes its whole source out,
+// which then keeps the state sealed before. Either is recorded in run.Failed;
+// the error is what stopped the run altogether.
+func (e *Exporter) Fetch(ctx context.Context, run *Run) (*FetchStats, error) {
+	type job struct {
+		src  Source
+		item *artifact.Artifact // nil for metadata
+		file artifact.File
+	}
+	sum, err := e.Summarize(run.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := e.room(sum.FetchBytes, sum.CarryBytes); err != nil {
+		return nil, err
+	}
+	stats := &FetchStats{}
+	var jobs []job
+	seen := make(map[artifact.Digest]bool)
+	for i := range run.Plan.Sources {
+		if run.Plan.Sources[i].Kept {
+			continue // sealed before: nothing of it is new
+		}
+		snap := &run.Plan.Sources[i].Snapshot
+		src, ok := e.source(snap.Source)
+		if !ok {
+			return nil, fmt.Errorf("%s is in the plan but not in the configuration", snap.Source)
+		}
+		add := func(a *artifact.Artifact, f artifact.File) error {
+			_, carried, err := e.Ledger.Carried(e.Stream, f.Digest)
+			if err != nil || carried || seen[f.Digest] {
+				return err
+			}
+			seen[f.Digest] = true
+			if !e.Store.Has(f.Digest) {
+				stats.Files++
+				stats.Bytes += f.Size
+			}
+			jobs = append(jobs, job{src, a, f})
+			return nil
+		}
+		for _, f := range snap.Meta {
+			if err := add(nil, f); err != nil {
+				return nil, err
+			}
+		}
+		for j := range snap.Artifacts {
+			for _, f := range snap.Artifacts[j].Files {
+				if err := add(&snap.Artifacts[j], f); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	e.event(artifact.Event{Stage: "fetch", TotalItems: stats.Files, TotalBytes: stats.Bytes})
+
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, e.Fetches))
+	for _, j := range jobs {
+		g.Go(func() error {
+			had := e.Store.Has(j.file.Digest)
+			if had && j.item == nil {
+				return nil // metadata was verified when Resolve stored it
+			}
+			failpoint.Here("export.fetch-file")
+			err := j.src.Fetch(gctx, j.file)
+			if gctx.Err() != nil {
+				return context.Cause(gctx)
+			}
+			if err == nil {
+				if !had {
+					failpoint.Here("export.fetched-file")
+					e.event(artifact.Event{Stage: "fetch", Source: j.src.Name(), Item: j.file.Path, Items: 1})
+				}
+				return nil
+			}
+			if stopsRun(err) {
+				return err
+			}
+			it := &ItemError{Source: j.src.Name(), Err: fmt.Errorf("%s: %w", j.file.Path, err)}
+			if j.item != nil {
+				it.Artifact, it.Version = j.item.Name, j.item.Version
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			run.Failed = append(run.Failed, it)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	failpoint.Here("export.fetched")
+	slices.SortFunc(run.Failed, func(a, b *ItemError) int {
+		return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Artifact, b.Artifact), strings.Compare(a.Version, b.Version))
+	})
+	return stats, e.settle(run)
+}
+
+// stopsRun tells errors of this host from errors of an item.
+func stopsRun(err error) bool {
+	return errors.As(err, new(*SpaceError)) || errors.As(err, new(*store.SpaceError)) || errors.Is(err, context.Canceled)
+}
+
+// settle takes what failed out of the plan's snapshots.
+func (e *Exporter) settle(run *Run) error {
+	for i := range run.Plan.Sources {
+		s := &run.Plan.Sources[i]
+		lost := make(map[string]bool)
+		whole := false
+		for _, it := range run.Failed {
+			if it.Source != s.Snapshot.Source || s.Kept {
+				continue
+			}
+			if it.Artifact == "" || errors.Is(it.Err, artifact.ErrIntegrity) {
+				whole = true
+			}
+			lost[it.Artifact+" "+it.Version] = true
+		}
+		switch {
+		case whole:
+			prev, err := e.previous(s.Snapshot.Source)
+			if err != nil {
+				return err
+			}
+			s.Kept = true
+			if prev != nil {
+				s.Snapshot = *prev
+			} else {
+				s.Snapshot.Artifacts, s.Snapshot.Meta = nil, nil
+			}
+		case len(lost) > 0:
+			s.Snapshot.Artifacts = slices.DeleteFunc(slices.Clone(s.Snapshot.Artifacts), func(a artifact.Artifact) bool {
+				return lost[a.Name+" "+a.Version]
+			})
+		}
+	}
+	// A source that was never sealed and failed as a whole has no state yet.
+	run.Plan.Sources = slices.DeleteFunc(run.Plan.Sources, func(s PlannedSource) bool {
+		return s.Kept && s.Snapshot.Meta == nil && s.Snapshot.Artifacts == nil
+	})
+	return nil
+}
+
+// Scan runs the scanners over the plan's artifacts and applies the policy.
+func (e *Exporter) Scan(ctx context.Context, run *Run, now time.Time) error {
+	snaps := make([]*artifact.Snapshot, len(run.Plan.Sources))
+	for i := range run.Plan.Sources {
+		snaps[i] = &run.Plan.Sources[i].Snapshot
+	}
+	rep, err := scan.Run(ctx, e.Policy, e.Scanners, snaps, e.Store.Open, now, e.OnEvent)
+	if err != nil {
+		return err
+	}
+	failpoint.Here("export.scanned")
+	run.Scan = rep
+	for i := range run.Plan.Sources {
+		run.Plan.Sources[i].Snapshot = *rep.Strip(snaps[i])
+	}
+	return nil
+}
+
+// Sealed describes the bundle of a run.
+type Sealed struct {
+	ledger.Sealed
+	// Adopted says that a killed run had sealed it already.
+	Adopted bool
+	Volumes []bundle.VolumeInfo
+}
+
+// Seal writes what the stream has not carried yet into a signed bundle and
+// records it. Where nothing changed since the last bundle it returns nil,
+// unless heartbeat asks for an empty one.
+func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed, error) {
+	last, hasLast, err := e.Ledger.LastSealed(e.Stream)
+	if err != nil {
+		return nil, err
+	}
+	m := &bundle.Manifest{
+		Stream:  e.Stream,
+		Seq:     1,
+		Issued:  run.Plan.Made,
+		Expires: run.Plan.Made.Add(e.Expires),
+	}
+	if hasLast {
+		m.Seq, m.Prev, m.Base = last.Seq+1, last.ID.String(), last.Seq
+	}
+	w := &content{e: e, have: make(map[artifact.Digest]bool), requires: make(map[uint64][]artifact.Digest)}
+	var states []ledger.SourceState
+	for i := range run.Plan.Sources {
+		ref, err := w.source(&run.Plan.Sources[i].Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		m.Sources = append(m.Sources, *ref)
+		states = append(states, ledger.SourceState{Name: ref.Name, Snapshot: ref.Snapshot})
+	}
+	for _, it := range run.Failed {
+		m.Missing = append(m.Missing, bundle.LeftOut(MissingOf(it)))
+	}
+	if run.Scan != nil {
+		for _, h := range run.Scan.Held {
+			m.Held = append(m.Held, bundle.LeftOut{Source: h.Source, Artifact: h.Name, Version: h.Version, Code: h.Code, Reason: h.Reason})
+		}
+	}
+	if len(m.Sources) == 0 {
+		return nil, nil
+	}
+	if hasLast && slices.Equal(states, last.Sources) && !heartbeat {
+		return nil, nil
+	}
+	w.finish(m)
+	if _, err := e.room(0, w.bytes); err != nil {
+		return nil, err
+	}
+	e.event(artifact.Event{Stage: "seal", TotalBytes: w.bytes, TotalItems: len(m.Blobs)})
+	failpoint.Here("export.seal")
+	out, err := bundle.Seal(ctx, e.Outbox, m, e.Store.Open, e.Signer, bundle.SealOptions{VolumeSize: e.VolumeSize, OnEvent: e.OnEvent})
+	if err != nil {
+		return nil, fmt.Errorf("seal bundle %06d: %w", m.Seq, err)
+	}
+	failpoint.Here("export.sealed")
+	rec := record(m, out.ID, out.Dir, out.Bytes, len(out.Volumes))
+	if err := e.Ledger.RecordSealed(rec, digests(m)); err != nil {
+		return nil, err
+	}
+	failpoint.Here("export.recorded")
+	return &Sealed{Sealed: rec, Volumes: out.Volumes}, nil
+}
+
+// content gathers what goes into a bundle and what it builds on.
+type content struct {
+	e        *Exporter
+	have     map[artifact.Digest]bool
+	snaps    []bundle.Blob
+	blobs    []bundle.Blob
+	requires map[uint64][]artifact.Digest
+	bytes    int64
+}
+
+// source adds one source: its snapshot as a blob, and its files.
+func (w *content) source(snap *artifact.Snapshot) (*bundle.SourceRef, error) {
+	b, err := snap.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", snap.Source, err)
+	}
+	d, err := w.e.Store.PutBytes(b)
+	if err != nil {
+		return nil, err
+	}
+	ref := &bundle.SourceRef{Name: snap.Source, Snapshot: d, Artifacts: int64(len(snap.Artifacts))}
+	if err := w.add(d, int64(len(b)), &w.snaps); err != nil {
+		return nil, err
+	}
+	for f := range snap.Files {
+		ref.Files++
+		ref.Bytes += f.Size
+		if err := w.add(f.Digest, f.Size, &w.blobs); err != nil {
+			return nil, err
+		}
+	}
+	return ref, nil
+}
+
+// add lists a blob as carried here or as required from an earlier bundle.
+func (w *content) add(d artifact.Digest, size int64, list *[]bundle.Blob) error {
+	if w.have[d] {
+		return nil
+	}
+	w.have[d] = true
+	seq, ok, err := w.e.Ledger.Carried(w.e.Stream, d)
+	if err != nil {
+		return err
+	}
+	if ok {
+		w.requires[seq] = append(w.requires[seq], d)
+		return nil
+	}
+	*list = append(*list, bundle.Blob{Digest: d, Size: size})
+	w.bytes += size
+	return nil
+}
+
+func (w *content) finish(m *bundle.Manifest) {
+	byDigest := func(a, b bundle.Blob) int { return slices.Compare(a.Digest[:], b.Digest[:]) }
+	slices.SortFunc(w.snaps, byDigest)
+	slices.SortFunc(w.blobs, byDigest)
+	m.Blobs = append(w.snaps, w.blobs...)
+	for seq, ds := range w.requires {
+		slices.SortFunc(ds, func(a, b artifact.Digest) int { return slices.Compare(a[:], b[:]) })
+		m.Requires = append(m.Requires, bundle.Require{Seq: seq, Blobs: ds})
+	}
+	slices.SortFunc(m.Requires, func(a, b bundle.Require) int { return cmp.Compare(a.Seq, b.Seq) })
+	slices.SortFunc(m.Sources, func(a, b bundle.SourceRef) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func digests(m *bundle.Manifest) []artifact.Digest {
+	ds := make([]artifact.Digest, len(m.Blobs))
+	for i, b := range m.Blobs {
+		ds[i] = b.Digest
+	}
+	return ds
+}
+
+func record(m *bundle.Manifest, id artifact.Digest, dir string, bytes int64, volumes int) ledger.Sealed {
+	rec := ledger.Sealed{
+		Stream: m.Stream, Seq: m.Seq, ID: id, Base: m.Base, Issued: m.Issued, Expires: m.Expires,
+		Bytes: bytes, Blobs: len(m.Blobs), Volumes: volumes, Dir: dir,
+		Held: len(m.Held), Missing: len(m.Missing), State: "sealed",
+	}
+	if m.Prev != "" {
+		if d, err := artifact.ParseDigest(m.Prev); err == nil {
+			rec.Prev = d
+		}
+	}
+	for _, b := range m.Blobs {
+		rec.PayloadBytes += b.Size
+	}
+	for _, s := range m.Sources {
+		rec.Sources = append(rec.Sources, ledger.SourceState{Name: s.Name, Snapshot: s.Snapshot})
+	}
+	return rec
+}
+
+// Recover finishes what a killed run left behind: it sweeps temporary files
+// and adopts a bundle that was sealed but not recorded, since its files may
+// already be on their way. The caller holds the run lock.
+func (e *Exporter) Recover(trust bundle.Trust) (*Sealed, error) {
+	if err := sweepOutbox(e.Outbox); err != nil {
+		return nil, err
+	}
+	found, err := bundle.Find(e.Outbox)
+	if err != nil {
+		return nil, err
+	}
+	last, hasLast, err := e.Ledger.LastSealed(e.Stream)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range found {
+		if c.Stream != e.Stream || hasLast && c.Seq <= last.Seq {
+			continue
+		}
+		r, err := bundle.Open(c.Dirs...)
+		if err != nil {
+			return nil, err
+		}
+		m, rep, err := r.Verify(trust)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", c.Dirs[0], err), r.Close())
+		}
+		vols, err := r.Volumes()
+		if err := errors.Join(err, r.Close()); err != nil {
+			return nil, err
+		}
+		if hasLast && m.Prev != last.ID.String() || m.Seq != last.Seq+1 {
+			return nil, &artifact.Refusal{
+				Class: artifact.ErrSequence, Code: "ERR_FORK", Subject: c.Dirs[0],
+				Reason: "a bundle in the outbox does not follow the ledger", Want: fmt.Sprintf("%06d after %s", last.Seq+1, last.ID), Got: fmt.Sprintf("%06d after %s", m.Seq, m.Prev),
+			}
+		}
+		var size int64
+		for _, v := range vols {
+			size += v.Size
+		}
+		rec := record(m, rep.ID, c.Dirs[0], size, len(vols))
+		if err := e.Ledger.RecordSealed(rec, digests(m)); err != nil {
+			return nil, err
+		}
+		failpoint.Here("export.adopted")
+		return &Sealed{Sealed: rec, Adopted: true}, nil
+	}
+	return nil, nil
+}
+
+// loadSnapshot reads a snapshot blob.
+func loadSnapshot(st *store.Store, d artifact.Digest) (*artifact.Snapshot, error) {
+	b, err := st.ReadAll(d, artifact.MaxSnapshot)
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot %s: %w", d.Short(), err)
+	}
+	return artifact.DecodeSnapshot(b)
+}
+
+var _ func(artifact.Digest) (io.ReadCloser, error) = (*store.Store)(nil).Open

@@ -1,0 +1,171 @@
+package mirror_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// module is the path of this module, the parent of every package here.
+const module = "github.com/darkmirror/darkmirror"
+
+// mayImport is the architecture: a package imports only the packages of this
+// module named beside it, and those of [everywhere]. A package that is not
+// listed fails the test, so adding one is a decision.
+var mayImport = map[string][]string{
+	"internal/durable":    {},
+	"internal/failpoint":  {},
+	"internal/strictjson": {},
+
+	"mirror/artifact": {},
+	"mirror/store":    {"mirror/artifact"},
+	"mirror/fetch":    {"mirror/artifact"},
+	"mirror/ledger":   {"mirror/artifact"},
+	"pypi":            {"mirror/artifact", "mirror/fetch", "mirror/store"},
+	"apt":             {"mirror/artifact", "mirror/fetch", "mirror/store"},
+	"scan":            {"mirror/artifact"},
+	"bundle":          {"mirror/artifact"},
+	"mirror":          {"mirror/artifact", "mirror/store", "mirror/ledger", "scan", "bundle"},
+	"mirror/config":   {"mirror/artifact", "mirror/fetch", "pypi", "apt", "scan", "bundle"},
+	"cmd/darkmirror":  {"*"},
+
+	// Fake upstreams stand apart from the package that they test: client and
+	// server would share one mistake.
+	"pypi/pypitest":     {"mirror/artifact"},
+	"apt/apttest":       {"mirror/artifact"},
+	"mirror/mirrortest": {"mirror", "mirror/artifact", "mirror/store"},
+}
+
+// everywhere lists the packages without a place in the layers: they know
+// nothing of darkmirror and import nothing of it but each other.
+var everywhere = []string{"internal/durable", "internal/failpoint", "internal/strictjson"}
+
+// mayUseInternal narrows [everywhere]: mirror/artifact does no I/O, so it may
+// import strictjson alone.
+var mayUseInternal = map[string][]string{
+	"mirror/artifact": {"internal/strictjson"},
+}
+
+// onlyIn names, for an import path prefix, the packages that may use it.
+var onlyIn = map[string][]string{
+	"github.com/ProtonMail/go-crypto/":        {"apt", "apt/apttest"},
+	"github.com/aquasecurity/":                {"scan/trivy"},
+	"github.com/google/go-containerregistry/": {"oci"},
+	"github.com/hashicorp/go-retryablehttp":   {"mirror/fetch"},
+	"github.com/pelletier/go-toml/":           {"pypi"},
+	"github.com/spf13/":                       {"cmd/darkmirror"},
+	"github.com/vbauerster/mpb/":              {"cmd/darkmirror"},
+	"go.etcd.io/bbolt":                        {"mirror/ledger"},
+	"go.yaml.in/yaml/":                        {"mirror/config"},
+}
+
+func TestLayers(t *testing.T) {
+	// The files are parsed here: a child `go list` would be invisible to go
+	// test's cache, and a violation would be reported as "ok (cached)".
+	files := 0
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && (name == "testdata" || name != ".." && strings.HasPrefix(name, ".")) {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		files++
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		pkg := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../")
+		for _, spec := range f.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if why := violation(pkg, imp); why != "" {
+				t.Errorf("%s: %s", path, why)
+			}
+		}
+		if _, ok := mayImport[pkg]; !ok {
+			t.Errorf("%s: %s is not in the layer table", path, pkg)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files == 0 {
+		t.Fatal("no Go file was found: the test looks in the wrong folder")
+	}
+}
+
+// violation says why pkg must not import imp, or nothing.
+func violation(pkg, imp string) string {
+	for prefix, users := range onlyIn {
+		if strings.HasPrefix(imp, prefix) && !slices.Contains(users, pkg) {
+			return "only " + strings.Join(users, ", ") + " may import " + imp
+		}
+	}
+	rest, ours := strings.CutPrefix(imp, module+"/")
+	if !ours {
+		return ""
+	}
+	allowed := mayImport[pkg]
+	if internal, ok := mayUseInternal[pkg]; ok {
+		allowed = append(slices.Clone(allowed), internal...)
+	} else {
+		allowed = append(slices.Clone(allowed), everywhere...)
+	}
+	if slices.Contains(allowed, rest) || slices.Contains(allowed, "*") {
+		return ""
+	}
+	return pkg + " must not import " + rest
+}
+
+// The table itself: nothing of it may be a mistake that allows everything.
+func TestLayerTable(t *testing.T) {
+	for pkg, imports := range mayImport {
+		for _, imp := range imports {
+			if _, ok := mayImport[imp]; !ok && imp != "*" {
+				t.Errorf("%s may import %s, which is not listed itself", pkg, imp)
+			}
+			if imp == "*" && !strings.HasPrefix(pkg, "cmd/") {
+				t.Errorf("%s may import everything", pkg)
+			}
+		}
+	}
+	for _, c := range []struct {
+		pkg, imp string
+		ok       bool
+	}{
+		{"mirror", module + "/bundle", true},
+		{"mirror", module + "/pypi", false},
+		{"bundle", module + "/internal/durable", true},
+		{"bundle", module + "/mirror/store", false},
+		{"pypi", module + "/pypi/pypitest", false},
+		{"internal/durable", module + "/internal/failpoint", true},
+		{"internal/durable", module + "/mirror/artifact", false},
+		{"mirror/artifact", module + "/internal/strictjson", true},
+		{"mirror/artifact", module + "/internal/durable", false},
+		{"mirror/ledger", "go.etcd.io/bbolt", true},
+		{"mirror/store", "go.etcd.io/bbolt", false},
+		{"cmd/darkmirror", "go.yaml.in/yaml/v4", false},
+		{"cmd/darkmirror", module + "/apt", true},
+		{"apt/apttest", "github.com/ProtonMail/go-crypto/openpgp", true},
+		{"bundle", "github.com/ProtonMail/go-crypto/openpgp", false},
+		{"not/listed", module + "/pypi", false},
+		{"not/listed", "net/http", true},
+	} {
+		if why := violation(c.pkg, c.imp); (why == "") != c.ok {
+			t.Errorf("%s importing %s: %q, want allowed: %v", c.pkg, c.imp, why, c.ok)
+		}
+	}
+}

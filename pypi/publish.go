@@ -1,0 +1,320 @@
+package pypi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/darkmirror/darkmirror/internal/durable"
+	"github.com/darkmirror/darkmirror/internal/failpoint"
+	"github.com/darkmirror/darkmirror/internal/strictjson"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/store"
+)
+
+const (
+	currentName   = "current.json"
+	currentSchema = "darkmirror.pypi-current/v1"
+	// checks is how many archives are checked at once: the hash is what
+	// takes the time, and two cores are what is promised.
+	checks = 2
+)
+
+// A current is what the handler serves: index.json with the digest of each
+// wheel's METADATA, and the bundle that brought it.
+type current struct {
+	Schema   string           `json:"schema"`
+	Source   string           `json:"source"`
+	Seq      uint64           `json:"seq"`
+	Projects []currentProject `json:"projects"`
+}
+
+type currentProject struct {
+	Name         string        `json:"name"`
+	Status       string        `json:"status,omitempty"`
+	StatusReason string        `json:"status_reason,omitempty"`
+	Files        []currentFile `json:"files"`
+}
+
+type currentFile struct {
+	File indexFile `json:"file"`
+	// Metadata is the METADATA file of a wheel, which is in the store.
+	Metadata     string `json:"metadata,omitempty"`
+	MetadataSize int64  `json:"metadata_size,omitempty"`
+}
+
+// A Publisher makes snapshots of one source current inside. Its methods must
+// not run at the same time.
+type Publisher struct {
+	name  string
+	store *store.Store
+	dir   string
+	log   *slog.Logger
+}
+
+// NewPublisher returns the publisher of the source name, which keeps its
+// state in dir.
+func NewPublisher(cfg PublishConfig, name string, st *store.Store, dir string, log *slog.Logger) (*Publisher, error) {
+	if err := errors.Join(cfg.Validate(), artifact.CheckSource(name)); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, err
+	}
+	return &Publisher{name: name, store: st, dir: dir, log: log}, nil
+}
+
+// Name is the source that it publishes.
+func (p *Publisher) Name() string { return p.name }
+
+// Verify checks snap as strictly as the outside did: index.json and the
+// snapshot name the same files with the same digests and sizes, every
+// filename is strict, every archive is what its name says, and its METADATA
+// is the one that the index named. A filename that prev has with other bytes
+// is a security refusal. It writes nothing.
+func (p *Publisher) Verify(ctx context.Context, snap, prev *artifact.Snapshot) error {
+	doc, err := p.load(snap)
+	if err != nil {
+		return err
+	}
+	if err := changed(p.name, snap, prev); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(checks)
+	for i := range doc.Projects {
+		for j := range doc.Projects[i].Files {
+			f := &doc.Projects[i].Files[j]
+			g.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				_, err := p.check(f)
+				return err
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// changed refuses a filename that had other bytes before: upstreams never
+// reuse one, so somebody has exchanged a file.
+func changed(source string, snap, prev *artifact.Snapshot) error {
+	if prev == nil {
+		return nil
+	}
+	old := make(map[string]artifact.Digest)
+	for i := range prev.Artifacts {
+		for _, f := range prev.Artifacts[i].Files {
+			old[f.Path] = f.Digest
+		}
+	}
+	for i := range snap.Artifacts {
+		for _, f := range snap.Artifacts[i].Files {
+			if was, ok := old[f.Path]; ok && was != f.Digest {
+				return &artifact.Refusal{
+					Class: artifact.ErrIntegrity, Code: "PYPI-FILE-CHANGED", Subject: source + ": " + f.Path,
+					Reason: "the file was published before with other bytes", Want: was.String(), Got: f.Digest.String(),
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// load reads index.json of a snapshot and compares the two.
+func (p *Publisher) load(snap *artifact.Snapshot) (*indexDoc, error) {
+	refuse := func(reason string, err error) (*indexDoc, error) {
+		return nil, &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-INDEX", Subject: p.name + ": " + indexName, Reason: reason, Err: err}
+	}
+	if snap.Source != p.name {
+		return refuse(fmt.Sprintf("the snapshot is of %q", clip(snap.Source)), nil)
+	}
+	meta, ok := snap.MetaFile(indexName)
+	if !ok || len(snap.Meta) != 1 || meta.Size > maxIndex {
+		return refuse("the snapshot must hold it and no other metadata", nil)
+	}
+	b, err := p.store.ReadAll(meta.Digest, maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := decodeIndex(b)
+	if err != nil {
+		return refuse("malformed", err)
+	}
+	files := make(map[string]*indexFile)
+	for i := range doc.Projects {
+		for j := range doc.Projects[i].Files {
+			f := &doc.Projects[i].Files[j]
+			files[doc.Projects[i].Name+" "+f.Version+" "+f.Filename] = f
+		}
+	}
+	for i := range snap.Artifacts {
+		a := &snap.Artifacts[i]
+		for _, f := range a.Files {
+			key := a.Name + " " + a.Version + " " + f.Path
+			d, ok := files[key]
+			if !ok || d.SHA256 != f.Digest || d.Size != f.Size {
+				return refuse(fmt.Sprintf("the snapshot has %q otherwise or alone", clip(key)), nil)
+			}
+			delete(files, key)
+		}
+	}
+	for key := range files {
+		return refuse(fmt.Sprintf("%q is not in the snapshot", clip(key)), nil)
+	}
+	return doc, nil
+}
+
+// check opens one file in the store and checks it.
+func (p *Publisher) check(f *indexFile) (*Checked, error) {
+	c, err := checkBlob(p.store, f.Filename, f.SHA256, f.Size)
+	if err != nil {
+		return nil, err
+	}
+	if f.CoreMetadata != "" && c.Metadata != nil && artifact.Sum(c.Metadata).String() != f.CoreMetadata {
+		return nil, metadataRefusal(f.Filename, f.CoreMetadata, c.Metadata)
+	}
+	return c, nil
+}
+
+func metadataRefusal(filename, want string, got []byte) error {
+	return &artifact.Refusal{
+		Class: artifact.ErrIntegrity, Code: "PYPI-METADATA-MISMATCH", Subject: filename,
+		Reason: "METADATA is not the one that the index names", Want: want, Got: artifact.Sum(got).String(),
+	}
+}
+
+// checkBlob checks an archive that is in the store.
+func checkBlob(st *store.Store, filename string, d artifact.Digest, size int64) (c *Checked, err error) {
+	f, err := st.File(d)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() != size {
+		return nil, &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-SIZE-MISMATCH", Subject: filename, Reason: "the blob has another size", Want: fmt.Sprint(size), Got: fmt.Sprint(info.Size())}
+	}
+	return CheckFile(filename, f, size)
+}
+
+// Publish puts every wheel's METADATA into the store and then replaces
+// current.json, which is what the handler serves. It is idempotent.
+func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq uint64, _ time.Time) (string, error) {
+	doc, err := p.load(snap)
+	if err != nil {
+		return "", err
+	}
+	cur := current{Schema: currentSchema, Source: p.name, Seq: seq, Projects: make([]currentProject, 0, len(doc.Projects))}
+	files := 0
+	for i := range doc.Projects {
+		d := &doc.Projects[i]
+		c := currentProject{Name: d.Name, Status: d.Status, StatusReason: d.StatusReason}
+		for j := range d.Files {
+			if err := ctx.Err(); err != nil {
+				return "", err
+			}
+			f, err := p.file(&d.Files[j])
+			if err != nil {
+				return "", err
+			}
+			c.Files = append(c.Files, *f)
+		}
+		files += len(c.Files)
+		cur.Projects = append(cur.Projects, c)
+	}
+	b, err := json.Marshal(&cur)
+	if err != nil {
+		return "", err
+	}
+	if err := p.write(b); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d files   /%s/simple/", files, p.name), nil
+}
+
+func (p *Publisher) file(f *indexFile) (*currentFile, error) {
+	c, err := p.check(f)
+	if err != nil {
+		return nil, err
+	}
+	out := &currentFile{File: *f}
+	if out.File.RequiresPython == "" {
+		out.File.RequiresPython = plain(c.RequiresPython)
+	}
+	if c.Metadata == nil {
+		return out, nil
+	}
+	d, err := p.store.PutBytes(c.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	out.Metadata, out.MetadataSize = d.String(), int64(len(c.Metadata))
+	return out, nil
+}
+
+// write makes b current, unless it is.
+func (p *Publisher) write(b []byte) error {
+	name := filepath.Join(p.dir, currentName)
+	old, err := os.ReadFile(name) //nolint:gosec // the publisher's own folder
+	switch {
+	case err == nil && bytes.Equal(old, b):
+		// A run that was killed behind the rename may not have synced it.
+		return durable.SyncDir(p.dir)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	failpoint.Here("pypi.before-current")
+	if err := durable.WriteFile(name, b, 0o640); err != nil {
+		return err
+	}
+	failpoint.Here("pypi.published")
+	return nil
+}
+
+// decodeCurrent reads current.json, which this host wrote itself; a damaged
+// one is refused whole.
+func decodeCurrent(b []byte) (*current, error) {
+	if len(b) > maxIndex {
+		return nil, fmt.Errorf("%d bytes, at most %d are read", len(b), maxIndex)
+	}
+	var c current
+	if err := strictjson.Unmarshal(b, &c); err != nil {
+		return nil, err
+	}
+	if c.Schema != currentSchema {
+		return nil, fmt.Errorf("schema %q, want %q", clip(c.Schema), currentSchema)
+	}
+	doc := indexDoc{Schema: indexSchema, Projects: make([]indexProject, len(c.Projects))}
+	for i := range c.Projects {
+		p := &c.Projects[i]
+		doc.Projects[i] = indexProject{Name: p.Name, Status: p.Status, StatusReason: p.StatusReason}
+		for j := range p.Files {
+			f := &p.Files[j]
+			doc.Projects[i].Files = append(doc.Projects[i].Files, f.File)
+			if f.Metadata == "" {
+				continue
+			}
+			if _, err := artifact.ParseDigest(f.Metadata); err != nil || f.MetadataSize < 0 {
+				return nil, fmt.Errorf("%s: malformed metadata", f.File.Filename)
+			}
+		}
+	}
+	return &c, doc.check()
+}

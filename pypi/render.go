@@ -1,0 +1,180 @@
+package pypi
+
+import (
+	"bytes"
+	"encoding/json"
+	"html"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// apiVersion is what the pages offer: PEP 700 (1.1) and the status markers of
+// PEP 792 (1.4). What 1.3 added, provenance, is optional.
+const apiVersion = "1.4"
+
+type jsonMeta struct {
+	APIVersion string `json:"api-version"`
+}
+
+type jsonList struct {
+	Meta     jsonMeta   `json:"meta"`
+	Projects []jsonName `json:"projects"`
+}
+
+type jsonName struct {
+	Name string `json:"name"`
+}
+
+type jsonProject struct {
+	Meta     jsonMeta   `json:"meta"`
+	Name     string     `json:"name"`
+	Status   jsonStatus `json:"project-status"`
+	Versions []string   `json:"versions"`
+	Files    []jsonFile `json:"files"`
+}
+
+type jsonStatus struct {
+	Status string `json:"status"`
+	Reason string `json:"reason,omitempty"`
+}
+
+type jsonFile struct {
+	Filename       string     `json:"filename"`
+	URL            string     `json:"url"`
+	Hashes         jsonHashes `json:"hashes"`
+	RequiresPython string     `json:"requires-python,omitempty"`
+	Size           int64      `json:"size"`
+	UploadTime     string     `json:"upload-time,omitempty"`
+	Yanked         jsonYanked `json:"yanked"`
+	// CoreMetadata has no omitted form that old clients read alike: a file
+	// without metadata has no key.
+	CoreMetadata *jsonHashes `json:"core-metadata,omitempty"`
+}
+
+type jsonHashes struct {
+	SHA256 string `json:"sha256"`
+}
+
+// jsonYanked is false, true, or a reason.
+type jsonYanked struct {
+	yanked bool
+	reason string
+}
+
+// MarshalJSON writes the form of PEP 691.
+func (y jsonYanked) MarshalJSON() ([]byte, error) {
+	if y.yanked && y.reason != "" {
+		return json.Marshal(y.reason)
+	}
+	return json.Marshal(y.yanked)
+}
+
+// render writes the list of projects (name "") or a project's page.
+func (s *state) render(name, kind string) ([]byte, error) {
+	p := s.projects[name]
+	switch {
+	case name == "" && kind == typeJSON:
+		list := jsonList{Meta: jsonMeta{apiVersion}, Projects: make([]jsonName, len(s.names))}
+		for i, n := range s.names {
+			list.Projects[i].Name = n
+		}
+		return json.Marshal(&list)
+	case name == "":
+		return s.listHTML(), nil
+	case kind == typeJSON:
+		return p.json()
+	}
+	return p.html(), nil
+}
+
+// href is a file's link, relative to its project's page.
+func (f *currentFile) href() string {
+	name := strings.ReplaceAll(url.PathEscape(f.File.Filename), "+", "%2B")
+	return "../../files/" + f.File.SHA256.Hex() + "/" + name
+}
+
+func (p *currentProject) json() ([]byte, error) {
+	out := jsonProject{Meta: jsonMeta{apiVersion}, Name: p.Name, Status: jsonStatus{Status: "active", Reason: p.StatusReason}, Versions: p.versions()}
+	if p.Status != "" {
+		out.Status.Status = p.Status
+	}
+	for i := range p.Files {
+		f := &p.Files[i]
+		file := jsonFile{
+			Filename: f.File.Filename, URL: f.href(), Hashes: jsonHashes{f.File.SHA256.Hex()},
+			RequiresPython: f.File.RequiresPython, Size: f.File.Size, UploadTime: f.File.UploadTime,
+			Yanked: jsonYanked{f.File.Yanked, f.File.YankedReason},
+		}
+		if f.Metadata != "" {
+			file.CoreMetadata = &jsonHashes{f.metadataHex()}
+		}
+		out.Files = append(out.Files, file)
+	}
+	return json.Marshal(&out)
+}
+
+func (f *currentFile) metadataHex() string { return strings.TrimPrefix(f.Metadata, "sha256:") }
+
+// versions lists the versions of the files, oldest first.
+func (p *currentProject) versions() []string {
+	var vs []Version
+	for i := range p.Files {
+		if v, err := ParseVersion(p.Files[i].File.Version); err == nil {
+			vs = append(vs, v)
+		}
+	}
+	slices.SortFunc(vs, Version.Compare)
+	out := make([]string, 0, len(vs))
+	for _, v := range vs {
+		out = append(out, v.String())
+	}
+	return slices.Compact(out)
+}
+
+const htmlHead = "<!DOCTYPE html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    <meta name=\"pypi:repository-version\" content=\"" + apiVersion + "\">\n"
+
+func (s *state) listHTML() []byte {
+	var b bytes.Buffer
+	b.WriteString(htmlHead + "    <title>Simple index</title>\n  </head>\n  <body>\n")
+	for _, n := range s.names {
+		b.WriteString("    <a href=\"" + n + "/\">" + n + "</a><br>\n")
+	}
+	b.WriteString("  </body>\n</html>\n")
+	return b.Bytes()
+}
+
+func (p *currentProject) html() []byte {
+	var b bytes.Buffer
+	b.WriteString(htmlHead)
+	if p.Status != "" {
+		attribute(&b, "    <meta name=\"pypi:project-status\" content", p.Status)
+		b.WriteString(">\n")
+		if p.StatusReason != "" {
+			attribute(&b, "    <meta name=\"pypi:project-status-reason\" content", p.StatusReason)
+			b.WriteString(">\n")
+		}
+	}
+	b.WriteString("    <title>Links for " + p.Name + "</title>\n  </head>\n  <body>\n    <h1>Links for " + p.Name + "</h1>\n")
+	for i := range p.Files {
+		f := &p.Files[i]
+		attribute(&b, "    <a href", f.href()+"#sha256="+f.File.SHA256.Hex())
+		if f.File.RequiresPython != "" {
+			attribute(&b, " data-requires-python", f.File.RequiresPython)
+		}
+		if f.Metadata != "" {
+			attribute(&b, " data-core-metadata", "sha256="+f.metadataHex())
+			attribute(&b, " data-dist-info-metadata", "sha256="+f.metadataHex())
+		}
+		if f.File.Yanked {
+			attribute(&b, " data-yanked", f.File.YankedReason)
+		}
+		b.WriteString(">" + html.EscapeString(f.File.Filename) + "</a><br>\n")
+	}
+	b.WriteString("  </body>\n</html>\n")
+	return b.Bytes()
+}
+
+func attribute(b *bytes.Buffer, name, value string) {
+	b.WriteString(name + "=\"" + html.EscapeString(value) + "\"")
+}

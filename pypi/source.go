@@ -1,0 +1,426 @@
+package pypi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/fetch"
+	"github.com/darkmirror/darkmirror/mirror/store"
+)
+
+const (
+	// pagesAtOnce is how many pages are read at once, as long as they are
+	// small; memory is at most this many times smallPage.
+	pagesAtOnce = 8
+	// smallPage is the size up to which pages are read side by side. Nearly
+	// all are below; the others are read one at a time.
+	smallPage = 4 << 20
+	// mostErrors bounds how many pins one error names.
+	mostErrors = 20
+	// mostWhy bounds the places that one artifact names.
+	mostWhy = 8
+)
+
+// A Source is one package index outside.
+type Source struct {
+	name   string
+	cfg    Config
+	index  *url.URL
+	client *fetch.Client
+	store  *store.Store
+	log    *slog.Logger
+
+	big sync.Mutex // held while a page over smallPage is in memory
+
+	mu sync.Mutex
+	// metadata remembers what the index said of a wheel's METADATA, for
+	// Fetch; it is evidence that a later process lacks, and the inside
+	// compares it again.
+	metadata map[artifact.Digest]artifact.Digest
+}
+
+// NewSource returns the source of that name ("pypi/main").
+func NewSource(cfg Config, name string, client *fetch.Client, st *store.Store, log *slog.Logger) (*Source, error) {
+	if err := errors.Join(cfg.Validate(), artifact.CheckSource(name)); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxPage == 0 {
+		cfg.MaxPage = maxPage
+	}
+	index, err := url.Parse(strings.TrimSuffix(cfg.Index, "/") + "/")
+	if err != nil {
+		return nil, err
+	}
+	return &Source{name: name, cfg: cfg, index: index, client: client, store: st, log: log, metadata: make(map[artifact.Digest]artifact.Digest)}, nil
+}
+
+// Name is "pypi/main".
+func (s *Source) Name() string { return s.name }
+
+// want is one pin for one target.
+type want struct {
+	pin    *Pin
+	target *Target
+}
+
+// Resolve reads the lock files and, once for each project, its page, and
+// answers with the files that the targets need. It fetches no package.
+func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (*artifact.Snapshot, []string, error) {
+	wants, notes, err := s.wants()
+	if err != nil {
+		return nil, nil, err
+	}
+	names := slices.Sorted(maps.Keys(wants))
+	results := make([]*resolved, len(names))
+	refusals := make([]error, len(names))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(pagesAtOnce)
+	for i, name := range names {
+		g.Go(func() error {
+			r, err := s.project(gctx, name, wants[name])
+			if err != nil && refusal(err) {
+				refusals[i] = err // go on, to name every missing pin at once
+				return nil
+			}
+			results[i] = r
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	if err := joinSome(refusals); err != nil {
+		return nil, nil, err
+	}
+	snap, err := s.snapshot(results)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := changed(s.name, snap, prev); err != nil {
+		return nil, nil, err
+	}
+	for _, r := range results {
+		notes = append(notes, r.notes...)
+	}
+	s.log.Info("resolved", slog.String("source", s.name), slog.Int("projects", len(names)))
+	return snap, notes, nil
+}
+
+// refusal tells an answer about one pin from a failure of the whole run.
+func refusal(err error) bool {
+	_, ok := errors.AsType[*artifact.Refusal](err)
+	return ok
+}
+
+// joinSome joins the errors that are there, up to mostErrors.
+func joinSome(errs []error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(e error) bool { return e == nil })
+	if more := len(errs) - mostErrors; more > 0 {
+		errs = append(errs[:mostErrors], fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(errs...)
+}
+
+// wants reads every lock for each of its targets.
+func (s *Source) wants() (map[string][]want, []string, error) {
+	wants := make(map[string][]want)
+	var notes []string
+	targets := make(map[string]*Target)
+	for _, lc := range s.cfg.Locks {
+		lock, err := ReadLock(lc.File)
+		if err != nil {
+			return nil, nil, err
+		}
+		notes = append(notes, lock.Notes...)
+		names := lc.Targets
+		if len(names) == 0 {
+			names = s.cfg.Targets
+		}
+		for _, name := range names {
+			t := targets[name]
+			if t == nil {
+				if t, err = ParseTarget(name); err != nil {
+					return nil, nil, err
+				}
+				targets[name] = t
+			}
+			pins, err := lock.forTarget(t)
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, p := range pins {
+				wants[p.Name] = append(wants[p.Name], want{p, t})
+			}
+		}
+	}
+	return wants, notes, nil
+}
+
+// resolved is one project's answer.
+type resolved struct {
+	project indexProject
+	urls    map[string]string   // by filename
+	why     map[string][]string // by version: who asked
+	notes   []string
+}
+
+// project reads one project's page and chooses a file for each want.
+func (s *Source) project(ctx context.Context, name string, wants []want) (*resolved, error) {
+	versions := make([]Version, 0, len(wants))
+	for _, w := range wants {
+		versions = append(versions, w.pin.Version)
+	}
+	pg, host, err := s.page(ctx, name, func(filename string) bool {
+		project, v, err := projectOf(filename)
+		return err == nil && project == name && slices.ContainsFunc(versions, func(w Version) bool { return w.Compare(v) == 0 })
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &resolved{project: indexProject{Name: name, Status: pg.Status, StatusReason: pg.StatusReason}, urls: make(map[string]string), why: make(map[string][]string)}
+	switch pg.Status {
+	case "", "active":
+		r.project.Status = ""
+	case "quarantined":
+		return nil, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-QUARANTINED", Subject: s.name + ": " + name, Reason: "the index has put the project into quarantine: " + pg.StatusReason}
+	default:
+		r.notes = append(r.notes, strings.TrimSpace(fmt.Sprintf("%s is %s upstream %s", name, pg.Status, pg.StatusReason)))
+	}
+	c := &chooser{source: s.name, page: pg, sdists: s.cfg.AllowSdist}
+	if err := c.unique(name); err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, w := range wants {
+		got, err := c.choose(w.pin, w.target)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := s.take(ctx, r, got, host); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(r.notes)
+	r.notes = slices.Compact(r.notes)
+	return r, joinSome(errs)
+}
+
+// unique drops equal entries of one filename and refuses different ones.
+func (c *chooser) unique(name string) error {
+	seen := make(map[string]*pageFile, len(c.page.Files))
+	kept := c.page.Files[:0]
+	for _, f := range c.page.Files {
+		old, dup := seen[f.Filename]
+		if !dup {
+			kept = append(kept, f)
+			seen[f.Filename] = &kept[len(kept)-1]
+			continue
+		}
+		if old.Digest != f.Digest || old.Size != f.Size {
+			return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-DUPLICATE", Subject: fmt.Sprintf("%s: %s: %s", c.source, name, f.Filename), Reason: "the index lists the file twice with different bytes", Want: old.Digest.String(), Got: f.Digest.String()}
+		}
+	}
+	c.page.Files = kept
+	return nil
+}
+
+// take adds a chosen file to the answer.
+func (s *Source) take(ctx context.Context, r *resolved, got *choice, host string) error {
+	r.notes = append(r.notes, got.notes...)
+	version := got.pin.Version.String()
+	if why := r.why[version]; !slices.Contains(why, got.pin.Where) {
+		r.why[version] = append(why, got.pin.Where)
+	}
+	if _, again := r.urls[got.Filename]; again {
+		return nil
+	}
+	if err := s.client.Allowed(got.URL, host); err != nil {
+		return err
+	}
+	if got.Size < 0 {
+		size, err := s.size(ctx, got.URL)
+		if err != nil {
+			return err
+		}
+		got.Size = size
+	}
+	if got.Size == 0 {
+		return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-SIZE-MISMATCH", Subject: s.name + ": " + got.Filename, Reason: "the index offers an empty file"}
+	}
+	f := indexFile{
+		Filename: got.Filename, Version: version, SHA256: got.Digest, Size: got.Size, RequiresPython: got.RequiresPython,
+		Yanked: got.Yanked, YankedReason: got.YankedReason, UploadTime: got.UploadTime,
+	}
+	if !got.CoreMetadata.IsZero() && isWheel(got.Filename) {
+		f.CoreMetadata = got.CoreMetadata.String()
+		s.mu.Lock()
+		s.metadata[got.Digest] = got.CoreMetadata
+		s.mu.Unlock()
+	}
+	r.urls[got.Filename] = got.URL
+	r.project.Files = append(r.project.Files, f)
+	return nil
+}
+
+// size asks for a file's length, which HTML pages do not tell.
+func (s *Source) size(ctx context.Context, raw string) (int64, error) {
+	resp, err := s.client.Head(ctx, raw)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(resp.Header.Get("Content-Length"), 10, 64)
+	if err != nil || n < 0 || resp.Header.Get("Content-Encoding") != "" {
+		return 0, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NO-SIZE", Subject: s.name + ": " + fetch.Redact(raw), Reason: "neither the index nor the server tells the file's size"}
+	}
+	return n, nil
+}
+
+// page fetches and reads a project's page. host is where it came from.
+func (s *Source) page(ctx context.Context, name string, keep func(string) bool) (pg *page, host string, err error) {
+	u := s.index.JoinPath(name, "/").String()
+	resp, err := s.get(ctx, u, min(smallPage, s.cfg.MaxPage))
+	if overLimit(err) && s.cfg.MaxPage > smallPage {
+		// A large page: one at a time, so that memory stays flat.
+		s.big.Lock()
+		defer s.big.Unlock()
+		resp, err = s.get(ctx, u, s.cfg.MaxPage)
+	}
+	subject := s.name + ": " + name
+	switch {
+	case overLimit(err):
+		return nil, "", &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE-LIMIT", Subject: subject, Reason: fmt.Sprintf("its page has over %d bytes (max_page)", s.cfg.MaxPage)}
+	case fetch.IsNotFound(err):
+		return nil, "", &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NOT-FOUND", Subject: subject, Reason: "the index does not have the project", Err: err}
+	case err != nil:
+		return nil, "", err
+	}
+	base, err := url.Parse(resp.URL)
+	if err != nil {
+		return nil, "", err
+	}
+	pg, err = parsePage(resp.Header.Get("Content-Type"), resp.Body, base, keep)
+	if err != nil {
+		r := &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE", Subject: subject, Reason: "its page cannot be read", Err: err}
+		switch {
+		case errors.Is(err, errVersion):
+			r.Class, r.Code = artifact.ErrUnavailable, "PYPI-API-VERSION"
+		case errors.Is(err, errFilename):
+			r.Code = "PYPI-FILENAME"
+		}
+		return nil, "", r
+	}
+	if pg.Name != "" {
+		if got, err := NormalizeName(pg.Name); err != nil || got != name {
+			return nil, "", &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE", Subject: subject, Reason: "the index sent the page of another project", Want: name, Got: clip(pg.Name)}
+		}
+	}
+	return pg, base.Host, nil
+}
+
+func (s *Source) get(ctx context.Context, u string, limit int64) (*fetch.Response, error) {
+	resp, err := s.client.Get(ctx, u, fetch.GetOptions{Accept: acceptPage, Limit: limit})
+	if err == nil && resp.Status != http.StatusOK {
+		return nil, fmt.Errorf("%s: status %d", fetch.Redact(u), resp.Status)
+	}
+	return resp, err
+}
+
+func overLimit(err error) bool {
+	r, ok := errors.AsType[*artifact.Refusal](err)
+	return ok && r.Code == "FETCH-LIMIT"
+}
+
+// snapshot puts the answers together.
+func (s *Source) snapshot(results []*resolved) (*artifact.Snapshot, error) {
+	snap := &artifact.Snapshot{Schema: artifact.SnapshotSchema, Source: s.name, Artifacts: []artifact.Artifact{}}
+	doc := &indexDoc{}
+	for _, r := range results {
+		byVersion := make(map[string][]artifact.File)
+		for _, f := range r.project.Files {
+			byVersion[f.Version] = append(byVersion[f.Version], artifact.File{Path: f.Filename, Digest: f.SHA256, Size: f.Size, URL: r.urls[f.Filename]})
+		}
+		for _, v := range slices.Sorted(maps.Keys(byVersion)) {
+			snap.Artifacts = append(snap.Artifacts, artifact.Artifact{Name: r.project.Name, Version: v, Why: because(r.why[v]), Files: byVersion[v]})
+		}
+		doc.Projects = append(doc.Projects, r.project)
+	}
+	b, err := doc.encode()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	d, err := s.store.PutBytes(b)
+	if err != nil {
+		return nil, err
+	}
+	snap.Meta = []artifact.File{{Path: indexName, Digest: d, Size: int64(len(b))}}
+	return snap, snap.Check()
+}
+
+// because lists who asked, within bounds.
+func because(why []string) string {
+	why = slices.Sorted(slices.Values(why))
+	if more := len(why) - mostWhy; more > 0 {
+		why = append(why[:mostWhy], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(why, ", ")
+}
+
+// Fetch brings one file into the store, unless it is there, and checks it as
+// an archive in either case. A file that fails the check stays in the store
+// but is an error, so that nothing is sealed with it.
+func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
+	if f.URL == "" {
+		if !s.store.Has(f.Digest) {
+			return &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NO-URL", Subject: s.name + ": " + f.Path, Reason: "made by resolving, and not in the store: resolve again"}
+		}
+		return nil
+	}
+	if !s.store.Has(f.Digest) {
+		if err := s.download(ctx, f); err != nil {
+			return err
+		}
+	}
+	c, err := checkBlob(s.store, f.Path, f.Digest, f.Size)
+	if err != nil && !s.store.Has(f.Digest) {
+		// The store found its blob damaged and put it away: fetch it again.
+		if err := s.download(ctx, f); err != nil {
+			return err
+		}
+		c, err = checkBlob(s.store, f.Path, f.Digest, f.Size)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	said, ok := s.metadata[f.Digest]
+	s.mu.Unlock()
+	if ok && c.Metadata != nil && artifact.Sum(c.Metadata) != said {
+		return metadataRefusal(s.name+": "+f.Path, said.String(), c.Metadata)
+	}
+	return nil
+}
+
+func (s *Source) download(ctx context.Context, f artifact.File) (err error) {
+	p, err := s.store.Partial(f.Digest, f.Size)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	return s.client.Download(ctx, f.URL, p)
+}

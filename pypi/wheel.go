@@ -1,0 +1,184 @@
+package pypi
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+)
+
+const (
+	// maxRecord bounds RECORD; a line for each of 20,000 files is 4 MiB.
+	maxRecord = 64 << 20
+	// maxWheelFile bounds the WHEEL file, which has a few lines of tags.
+	maxWheelFile = 1 << 20
+)
+
+// A Checked is what a check found in an archive.
+type Checked struct {
+	// Metadata is the METADATA file of a wheel, byte for byte; nil for a
+	// source archive, whose metadata may change when it is built.
+	Metadata       []byte
+	RequiresPython string
+}
+
+// CheckFile checks a wheel or a source archive strictly against its
+// filename. Every error is an ErrIntegrity refusal, or one of r.
+func CheckFile(filename string, r io.ReaderAt, size int64) (*Checked, error) {
+	var c *Checked
+	var err error
+	code := "PYPI-WHEEL"
+	if isWheel(filename) {
+		c, err = CheckWheel(filename, r, size)
+	} else {
+		code = "PYPI-SDIST"
+		c, err = CheckSdist(filename, r, size)
+	}
+	if err != nil {
+		return nil, &artifact.Refusal{Class: artifact.ErrIntegrity, Code: code, Subject: clip(filename), Reason: "not a valid archive of that name", Err: err}
+	}
+	return c, nil
+}
+
+// CheckWheel checks a wheel:
+//   - the ZIP archive can be read in one way only (see [openZip]'s rules in
+//     ziparchive.go), with safe, unique names and within limits;
+//   - there is one *.dist-info folder, of the filename's project and version,
+//     with METADATA, WHEEL and RECORD;
+//   - METADATA agrees with the filename;
+//   - RECORD names nothing outside the wheel.
+//
+// It unpacks those three files only. Whether the rest is what upstream
+// offered, the digest says.
+func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
+	name, err := ParseWheelName(filename)
+	if err != nil {
+		return nil, err
+	}
+	z, err := openZip(r, size)
+	if err != nil {
+		return nil, err
+	}
+	info, err := distInfo(z, name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := z.readNamed(info+"/METADATA", maxMetadata)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseMetadata(text)
+	if err != nil {
+		return nil, fmt.Errorf("METADATA: %w", err)
+	}
+	if m.Name != name.Project || m.Version.Compare(name.Version) != 0 {
+		return nil, fmt.Errorf("METADATA is of %s %s", m.Name, m.Version)
+	}
+	if err := checkWheelFile(z, info); err != nil {
+		return nil, fmt.Errorf("WHEEL: %w", err)
+	}
+	if err := checkRecord(z, info); err != nil {
+		return nil, fmt.Errorf("RECORD: %w", err)
+	}
+	return &Checked{Metadata: text, RequiresPython: m.RequiresPython}, nil
+}
+
+// distInfo finds the only *.dist-info folder and compares its name.
+func distInfo(z *zipArchive, want WheelName) (string, error) {
+	found := ""
+	for i := range z.entries {
+		top, _, _ := strings.Cut(z.entries[i].name, "/")
+		if !strings.HasSuffix(strings.ToLower(top), ".dist-info") || top == found {
+			continue
+		}
+		if found != "" {
+			return "", fmt.Errorf("two .dist-info folders, %q and %q", clip(found), clip(top))
+		}
+		found = top
+	}
+	if found == "" {
+		return "", errors.New("no .dist-info folder")
+	}
+	name, version, ok := strings.Cut(strings.TrimSuffix(found, ".dist-info"), "-")
+	if !ok {
+		return "", fmt.Errorf("malformed folder name %q", clip(found))
+	}
+	project, err := NormalizeName(name)
+	if err != nil {
+		return "", fmt.Errorf("folder %q: %w", clip(found), err)
+	}
+	v, err := ParseVersion(version)
+	if err != nil {
+		return "", fmt.Errorf("folder %q: %w", clip(found), err)
+	}
+	if project != want.Project || v.Compare(want.Version) != 0 {
+		return "", fmt.Errorf("%q is of another project or version", clip(found))
+	}
+	return found, nil
+}
+
+func (z *zipArchive) readNamed(name string, limit int64) ([]byte, error) {
+	e, ok := z.find(name)
+	if !ok {
+		return nil, fmt.Errorf("no %q", clip(name))
+	}
+	return z.read(e, limit)
+}
+
+func checkWheelFile(z *zipArchive, info string) error {
+	b, err := z.readNamed(info+"/WHEEL", maxWheelFile)
+	if err != nil {
+		return err
+	}
+	version := ""
+	err = eachHeader(b, func(key, value string) error {
+		if key != "wheel-version" {
+			return nil
+		}
+		if version != "" {
+			return errors.New("Wheel-Version twice")
+		}
+		version = value
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if major, _, _ := strings.Cut(version, "."); major != "1" && major != "0" {
+		return fmt.Errorf("Wheel-Version %q is not known", clip(version))
+	}
+	return nil
+}
+
+// checkRecord refuses a RECORD with a path that leaves the wheel: an
+// uninstaller deletes what RECORD names.
+func checkRecord(z *zipArchive, info string) error {
+	b, err := z.readNamed(info+"/RECORD", maxRecord)
+	if err != nil {
+		return err
+	}
+	r := csv.NewReader(strings.NewReader(string(b)))
+	r.FieldsPerRecord = -1
+	r.ReuseRecord = true
+	for n := 1; ; n++ {
+		row, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n > maxEntries {
+			return fmt.Errorf("over %d lines", maxEntries)
+		}
+		if len(row) != 3 {
+			return fmt.Errorf("line %d: %d fields, want 3", n, len(row))
+		}
+		if err := checkEntryName(row[0]); err != nil {
+			return fmt.Errorf("line %d: %q: %w", n, clip(row[0]), err)
+		}
+	}
+}

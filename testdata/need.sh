@@ -1,0 +1,39 @@
+#!/bin/sh
+# need.sh test|demo|clients: installs what that target needs where it can, and
+# says in one line what is missing where it cannot.
+set -eu
+target=$1
+missing=
+packages=
+need() { # need PROGRAM PACKAGE
+	command -v "$1" >/dev/null 2>&1 || { missing="$missing $1"; packages="$packages $2"; }
+}
+venv_works() { python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
+
+need python3 python3
+if [ "$target" = test ]; then
+	command -v gcc >/dev/null 2>&1 || need cc gcc # the race detector
+else
+	venv_works || { missing="$missing python3-venv"; packages="$packages python3-venv"; }
+fi
+if [ "$target" = demo ]; then
+	need apt-get apt
+	if [ "$(id -u)" = 0 ]; then
+		need ip iproute2
+		need tcpdump tcpdump
+		need mmdebstrap mmdebstrap
+	fi
+fi
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+	# shellcheck disable=SC2086 # a list of package names
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >/tmp/darkmirror-need.$$ 2>&1 || {
+		tail -5 /tmp/darkmirror-need.$$ >&2
+		echo "make $target: could not install:$missing" >&2
+		exit 1
+	}
+	rm -f /tmp/darkmirror-need.$$
+	exit 0
+fi
+echo "make $target: missing:$missing (as root: apt-get install$packages)" >&2
+exit 1
