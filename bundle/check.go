@@ -245,11 +245,11 @@ func (c *checker) gap(ctx context.Context, to int64, header []byte) error {
 // once and then passed over.
 func (c *checker) read(ctx context.Context, to int64, qs []queue, steps []func([]byte), look func([]byte)) error {
 	for c.pos < to && !c.broken[c.cur] {
-		k, err := c.pool.get(ctx, int32(len(qs))) //nolint:gosec // two or three
+		k, err := c.pool.get(ctx, int32(len(qs)), to-c.pos) //nolint:gosec // at most three
 		if err != nil {
 			return err
 		}
-		p := k.buf[:min(to-c.pos, chunkSize)]
+		p := k.buf
 		if err := c.r.readAt(c.cur, p, c.pos); err != nil {
 			c.broken[c.cur] = true
 			c.errs = append(c.errs, err)

@@ -43,7 +43,7 @@ func runPipeline(ctx context.Context, n int, feed func(ctx context.Context, p pi
 	g, gctx := errgroup.WithContext(ctx)
 	p := make(pipeline, chunks)
 	for range chunks {
-		p <- &chunk{pool: p} // buffers are made when first used
+		p <- &chunk{pool: p} // buffers are made when they are needed
 	}
 	qs := make([]queue, n)
 	for i := range qs {
@@ -78,13 +78,16 @@ func (q queue) run(ctx context.Context) error {
 	}
 }
 
-// get waits for a chunk that stages will release, each once.
-func (p pipeline) get(ctx context.Context, stages int32) (*chunk, error) {
+// get waits for a chunk of at most n bytes that stages will release, each
+// once.
+func (p pipeline) get(ctx context.Context, stages int32, n int64) (*chunk, error) {
+	n = min(n, chunkSize)
 	select {
 	case c := <-p:
-		if c.buf == nil {
-			c.buf = make([]byte, chunkSize)
+		if int64(cap(c.buf)) < n {
+			c.buf = make([]byte, n)
 		}
+		c.buf = c.buf[:n]
 		c.refs.Store(stages)
 		return c, nil
 	case <-ctx.Done():

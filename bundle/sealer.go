@@ -274,11 +274,11 @@ func (s *sealer) addSegment(ctx context.Context, d artifact.Digest, seg int, siz
 
 func (s *sealer) addBytes(ctx context.Context, n int64, fill func([]byte) error) error {
 	for left := n; left > 0; {
-		c, err := s.pool.get(ctx, 3)
+		c, err := s.pool.get(ctx, 3, left)
 		if err != nil {
 			return err
 		}
-		p := c.buf[:min(left, chunkSize)]
+		p := c.buf
 		if err := fill(p); err != nil {
 			return err
 		}

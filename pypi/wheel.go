@@ -26,10 +26,11 @@ type Checked struct {
 }
 
 // CheckFile checks a wheel or a source archive strictly against its
-// filename. Every error is an ErrIntegrity refusal, or one of r.
-func CheckFile(filename string, r io.ReaderAt, size int64) (*Checked, error) {
+// filename. Every error is an ErrIntegrity refusal, or an error of src.
+func CheckFile(filename string, src io.ReaderAt, size int64) (*Checked, error) {
 	var c *Checked
 	var err error
+	r := &watched{ReaderAt: src}
 	code := "PYPI-WHEEL"
 	if isWheel(filename) {
 		c, err = CheckWheel(filename, r, size)
@@ -37,10 +38,28 @@ func CheckFile(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 		code = "PYPI-SDIST"
 		c, err = CheckSdist(filename, r, size)
 	}
+	if r.err != nil {
+		return nil, fmt.Errorf("read %s: %w", clip(filename), r.err)
+	}
 	if err != nil {
 		return nil, &artifact.Refusal{Class: artifact.ErrIntegrity, Code: code, Subject: clip(filename), Reason: "not a valid archive of that name", Err: err}
 	}
 	return c, nil
+}
+
+// watched remembers an error of the disk, which says nothing of the archive.
+type watched struct {
+	io.ReaderAt
+	err error
+}
+
+// ReadAt passes on.
+func (w *watched) ReadAt(p []byte, off int64) (int, error) {
+	n, err := w.ReaderAt.ReadAt(p, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
+	return n, err
 }
 
 // CheckWheel checks a wheel:

@@ -323,7 +323,7 @@ var errDisk = errors.New("input/output error")
 func (failing) ReadAt([]byte, int64) (int, error) { return 0, errDisk }
 
 func TestCheckFileKeepsCause(t *testing.T) {
-	if _, err := CheckFile(wheelName, failing{}, 1000); !errors.Is(err, errDisk) {
+	if _, err := CheckFile(wheelName, failing{}, 1000); !errors.Is(err, errDisk) || errors.Is(err, artifact.ErrIntegrity) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -55,11 +55,11 @@ func parse(file string, data []byte) *document {
 		return d
 	}
 	root := n.Content[0]
-	d.walk("", place{value: root})
 	if root.Kind != yaml.MappingNode {
 		d.at(markOf(root), "want keys and values, got %s", describe(root))
+		return d
 	}
-	if len(d.problems) == 0 {
+	if d.walk("", place{value: root}) {
 		d.root = root
 	}
 	return d
@@ -79,9 +79,12 @@ func (d *document) at(m mark, format string, args ...any) {
 // on adds a problem at the key of a path or, where the file does not have the
 // path, at the nearest thing above it.
 func (d *document) on(path, format string, args ...any) {
-	for p := path; p != ""; p = parentOf(p) {
+	for p := path; ; p = parentOf(p) {
 		if d.bad[p] {
 			return
+		}
+		if p == "" {
+			break
 		}
 	}
 	text := fmt.Sprintf(format, args...)
@@ -117,15 +120,17 @@ func (d *document) has(path string) bool {
 	return ok && !isNull(p.value)
 }
 
-// walk indexes a node and holds what yaml itself would let pass.
-func (d *document) walk(path string, p place) {
+// walk indexes a node and holds what yaml itself would let pass. It reports
+// whether decoding the node makes sense.
+func (d *document) walk(path string, p place) (ok bool) {
 	d.places[path] = p
 	n := p.value
 	d.values[markOf(n)] = path
 	if n.Anchor != "" || n.Kind == yaml.AliasNode {
 		d.at(markOf(n), "anchors and aliases are not used in this file; write the value out")
-		return
+		return false
 	}
+	ok = true
 	switch n.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -133,12 +138,14 @@ func (d *document) walk(path string, p place) {
 			switch {
 			case k.Kind != yaml.ScalarNode:
 				d.at(markOf(k), "a key must be a word, got %s", describe(k))
+				ok = false
 			case k.Value == "<<":
 				d.at(markOf(k), "merge keys are not used in this file; write the values out")
+				ok = false
 			default:
 				sub := join(path, k.Value)
 				d.keys[markOf(k)] = sub
-				d.walk(sub, place{k, v})
+				ok = d.walk(sub, place{k, v}) && ok
 			}
 		}
 	case yaml.SequenceNode:
@@ -146,14 +153,17 @@ func (d *document) walk(path string, p place) {
 			sub := path + "[" + strconv.Itoa(i) + "]"
 			if isNull(v) {
 				d.at(markOf(v), "an item of the list is empty")
+				d.spoil(sub)
 			}
-			d.walk(sub, place{value: v})
+			ok = d.walk(sub, place{value: v}) && ok
 		}
 	case yaml.ScalarNode:
 		if u, err := url.Parse(n.Value); err == nil && u.Host != "" && u.User != nil {
 			d.at(markOf(n), "credentials do not belong into a URL; write user: and password_file: beside it")
+			d.spoil(path)
 		}
 	}
+	return ok
 }
 
 func join(path, key string) string {
@@ -236,7 +246,7 @@ func (d *document) loadError(e *yaml.LoadError, root reflect.Type) {
 	case isKey && unknownKey.MatchString(e.Message):
 		d.unknown(m, key, root)
 	case isKey && duplicateKey.MatchString(e.Message):
-		d.spoil(key)
+		d.spoil(parentOf(key)) // of which the library then reads nothing
 		d.at(m, "key %q is given twice", lastKey(key))
 	case strings.HasPrefix(e.Message, "cannot construct "):
 		path := d.values[m]
@@ -257,7 +267,7 @@ func (d *document) loadError(e *yaml.LoadError, root reflect.Type) {
 func (d *document) unknown(m mark, path string, root reflect.Type) {
 	key := lastKey(path)
 	if regexp.MustCompile(`(?i)^(` + secretKeys + `)$`).MatchString(key) {
-		d.at(m, "%q: secrets are never written here; name a file with password_file", key)
+		d.at(m, "secrets are never written here (key %q); name a file with password_file", key)
 		return
 	}
 	known := keysOf(typeAt(root, parentOf(path)))

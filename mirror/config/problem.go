@@ -1,10 +1,8 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 )
@@ -76,7 +74,7 @@ func mask(s string) string {
 
 // closest is the candidate that s is most likely a misspelling of, or "".
 func closest(s string, candidates []string) string {
-	best, most := "", max(1, len(s)/3)+1
+	best, most := "", max(1, min(len(s), 40)/3)+1
 	for _, c := range candidates {
 		if d := distance(s, c); d < most {
 			best, most = c, d
@@ -85,31 +83,30 @@ func closest(s string, candidates []string) string {
 	return best
 }
 
-// distance is the number of insertions, deletions and replacements that turn
-// a into b.
+// distance is the number of insertions, deletions, replacements and swaps of
+// neighbours that turn a into b.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	// Three rows of the usual table: two back, the one before, this one.
+	var older []int
+	last := make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
+		row := make([]int, len(b)+1)
 		row[0] = i + 1
 		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
+			row[j+1] = min(last[j+1], row[j]) + 1
+			if a[i] == b[j] {
+				row[j+1] = min(row[j+1], last[j])
+			} else {
+				row[j+1] = min(row[j+1], last[j]+1)
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], older[j-1]+1)
+			}
 		}
+		older, last = last, row
 	}
-	return row[len(b)]
-}
-
-// sort orders problems by position.
-func (ps Problems) sort() {
-	slices.SortStableFunc(ps, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
+	return last[len(b)]
 }

@@ -38,7 +38,7 @@ func (c *Config) show(all *[]Setting, path string, v reflect.Value) {
 		for i := range v.Len() {
 			c.show(all, fmt.Sprintf("%s[%d]", path, i), v.Index(i))
 		}
-	case v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0:
+	case v.IsZero() && !c.doc.has(path):
 	default:
 		*all = append(*all, Setting{Key: path, Value: text(v), Origin: c.origin(path)})
 	}

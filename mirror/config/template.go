@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/pypi"
@@ -50,7 +51,7 @@ func quote(s string) string {
 	if plain {
 		return s
 	}
-	return fmt.Sprintf("%q", strings.ToValidUTF8(s, "?")) // every escape of Go is one of YAML
+	return fmt.Sprintf("%q", s) // every escape of Go is one of YAML
 }
 
 func quoteAll(list []string) string {
@@ -80,7 +81,7 @@ func (t *template) pypiOutside(found []pypi.Found) {
 	usable := slices.DeleteFunc(slices.Clone(found), func(f pypi.Found) bool {
 		// What would not pass the check has no place in the file.
 		c := pypi.Config{Index: f.Index, AllowHosts: f.AllowHosts, AllowHTTP: true}
-		return c.Validate() != nil
+		return c.Validate() != nil || !written(slices.Concat(f.AllowHosts, []string{f.Index, f.CAFile})...)
 	})
 	if len(usable) == 0 {
 		t.line("# pypi: no index was found on this host. An example:")
@@ -144,7 +145,12 @@ func loadable(a apt.FoundArchive) bool {
 		Name: "host", Architectures: []string{"amd64"}, AllowHTTP: true,
 		Archives: []apt.Archive{{Name: "archive", URL: a.URL, Suites: a.Suites, Components: a.Components, SignedBy: a.SignedBy}},
 	}
-	return c.Validate() == nil
+	return c.Validate() == nil && written(slices.Concat(a.Suites, a.Components, a.SignedBy, []string{a.URL})...)
+}
+
+// written reports whether YAML can hold the texts as they are.
+func written(texts ...string) bool {
+	return !slices.ContainsFunc(texts, func(s string) bool { return !utf8.ValidString(s) })
 }
 
 // word makes a source's or an archive's name of text from the host.
@@ -196,7 +202,7 @@ func (t *template) aptOutside(h Host) {
 			arch = "amd64"
 		}
 		t.line("apt:")
-		t.line("  - name: %s", word(h.Codename))
+		t.line("  - name: %s", quote(word(h.Codename)))
 		t.line("    architectures: [%s]", quote(arch))
 		t.line("    packages: []   # such as jq, \"tini (>= 0.19)\"; what they depend on comes with them")
 		if slices.ContainsFunc(own, func(a apt.FoundArchive) bool { return strings.HasPrefix(a.URL, "http:") }) {
@@ -253,7 +259,7 @@ func (t *template) inside(h Host) {
 		t.line("#         signed_by: [/usr/share/keyrings/debian-archive-keyring.gpg]")
 	} else {
 		t.line("apt:                   # upstream's keys are pinned here too")
-		t.line("  - name: %s", word(h.Codename))
+		t.line("  - name: %s", quote(word(h.Codename)))
 		t.line("    archives:")
 		names := archiveNames(own)
 		for i, a := range own {

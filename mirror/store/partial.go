@@ -19,73 +19,276 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-// validatorSuffix marks the file that keeps a partial's ETag or date.
-const validatorSuffix = ".validator"
+const (
+	// maxValidator bounds an ETag or date. Real ones are below 100 bytes; a
+	// longer one is worth less than the request header that it would fill.
+	maxValidator = 1024
+	// validatorExt names the file beside a partial one.
+	validatorExt = ".validator"
+)
 
-// maxValidator bounds it; real ones have some 40 bytes.
-const maxValidator = 1 << 10
+// ErrBusy reports that another process, or goroutine, has a partial download
+// open.
+var ErrBusy = errors.New("this download is already under way")
 
-// A Partial is a download that outlives its process. One Partial of a blob is
-// open at a time, over all processes.
+// A Partial is a blob on its way in. What was written survives [Partial.Close]
+// and a kill, and is hashed again when the download is opened again, so that
+// [Partial.Commit] reads nothing. One goroutine uses it.
 type Partial struct {
-	s    *Store
-	d    artifact.Digest
-	f    *os.File
-	h    hash.Hash
-	size int64 // bytes there
-	all  int64 // bytes wanted
-	val  string
-	done bool
+	s         *Store
+	want      artifact.Digest
+	size      int64
+	f         *os.File // nil after Close or a successful Commit
+	h         hash.Hash
+	n         int64 // bytes in the file and in h
+	validator string
 }
 
-// Partial opens the download of want, of size bytes in all, where an earlier
-// one stopped: it hashes what is there, so that Commit needs no second pass.
+// Partial opens the download of want, of which size bytes are expected, with
+// whatever an earlier run left. Only one opener at a time has it; another gets
+// an error matching [ErrBusy].
 func (s *Store) Partial(want artifact.Digest, size int64) (_ *Partial, err error) {
 	if size < 0 {
 		return nil, fmt.Errorf("partial %s: size %d is negative", want, size)
 	}
-	name := filepath.Join(s.partial, want.Hex())
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, blobMode)
-	if err != nil {
+	p := &Partial{s: s, want: want, size: size, h: sha256.New()}
+	if p.f, err = lockFile(p.name()); err != nil {
 		return nil, fmt.Errorf("partial %s: %w", want, s.spaced(err, size))
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor is a small number
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("partial %s: another download of it is running", want)
-		}
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-	// Whoever had the lock before may have committed this very file.
-	here, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if now, err := os.Lstat(name); err != nil || !os.SameFile(here, now) {
-		return nil, fmt.Errorf("partial %s: another download of it has just ended", want)
-	}
-	p := &Partial{s: s, d: want, f: f, h: sha256.New(), all: size}
-	if here.Size() > size {
-		return p, p.Reset()
-	}
-	buf, release := s.buffer()
-	defer release()
-	if p.size, err = io.CopyBuffer(p.h, struct{ io.Reader }{f}, buf); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if p.size > 0 {
-		if p.val, err = readValidator(name + validatorSuffix); err != nil {
-			return nil, err
-		}
-	}
 	failpoint.Here("store.partial-opened")
+	if err := p.recover(); err != nil {
+		return nil, errors.Join(fmt.Errorf("partial %s: %w", want, err), p.f.Close())
+	}
 	return p, nil
 }
 
+// lockFile opens name, creating it, and locks it for this opener alone.
+func lockFile(name string) (*os.File, error) {
+	// The holder may rename or remove the file between our open and our lock;
+	// each such event is somebody else's progress, so a few rounds are enough.
+	const rounds = 10
+	for range rounds {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		ours, err := tryLock(f)
+		if ours {
+			return f, nil
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return nil, ErrBusy
+}
+
+// tryLock locks f and reports whether its name still refers to it.
+func tryLock(f *os.File) (bool, error) {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor is a small integer
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, ErrBusy
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	at, err := os.Lstat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(fi, at), err
+}
+
+// recover hashes the bytes that are there and reads their validator.
+func (p *Partial) recover() error {
+	fi, err := p.f.Stat()
+	if err != nil {
+		return err
+	}
+	if fi.Size() == 0 || fi.Size() > p.size {
+		return p.Reset()
+	}
+	if p.n, err = p.s.hashInto(p.h, p.f); err != nil {
+		return err
+	}
+	if _, err := p.f.Seek(p.n, io.SeekStart); err != nil {
+		return err
+	}
+	p.validator, err = readValidator(p.name() + validatorExt)
+	return err
+}
+
+func (p *Partial) name() string { return filepath.Join(p.s.partial, p.want.Hex()) }
+
+// Size is the number of bytes that are there.
+func (p *Partial) Size() int64 { return p.n }
+
+// Total is the number of bytes that are expected.
+func (p *Partial) Total() int64 { return p.size }
+
+// Write appends b. Bytes beyond the expected size are refused (STORE-SIZE) and
+// none of b is written.
+func (p *Partial) Write(b []byte) (int, error) {
+	if p.f == nil {
+		return 0, os.ErrClosed
+	}
+	if int64(len(b)) > p.size-p.n {
+		return 0, wrongSize(p.want, p.size, "more")
+	}
+	n, err := p.f.Write(b)
+	_, _ = p.h.Write(b[:n]) // hash.Hash never fails
+	p.n += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("partial %s: %w", p.want, p.s.spaced(err, p.size-p.n))
+	}
+	return n, nil
+}
+
+// Reset drops what is there, and its validator.
+func (p *Partial) Reset() error {
+	if p.f == nil {
+		return os.ErrClosed
+	}
+	// The validator goes first: without one the bytes are merely suspect,
+	// with that of other bytes they would be trusted wrongly.
+	p.validator = ""
+	if err := removeIfThere(p.name() + validatorExt); err != nil {
+		return err
+	}
+	failpoint.Here("store.partial-reset")
+	if err := p.f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	p.h.Reset()
+	p.n = 0
+	return nil
+}
+
+// Validator is what SetValidator kept for the bytes that are there, or empty.
+func (p *Partial) Validator() string { return p.validator }
+
+// SetValidator keeps the ETag or Last-Modified that the server gave for the
+// bytes to come. An empty one, or one that cannot be a header's value, forgets
+// the last.
+//
+// It is not fsynced: after a power failure the digest decides alone.
+func (p *Partial) SetValidator(v string) error {
+	if p.f == nil {
+		return os.ErrClosed
+	}
+	name := p.name() + validatorExt
+	if !validatorOK(v) {
+		p.validator = ""
+		return removeIfThere(name)
+	}
+	if v == p.validator {
+		return nil
+	}
+	temp := filepath.Join(p.s.partial, durable.TempPrefix+filepath.Base(name))
+	if err := os.WriteFile(temp, []byte(v), 0o600); err != nil {
+		return fmt.Errorf("partial %s: %w", p.want, p.s.spaced(err, int64(len(v))))
+	}
+	failpoint.Here("store.validator-written")
+	if err := os.Rename(temp, name); err != nil {
+		return fmt.Errorf("partial %s: %w", p.want, err)
+	}
+	failpoint.Here("store.validator-renamed")
+	p.validator = v
+	return nil
+}
+
+// Commit makes the finished download a blob. If length or digest is wrong the
+// bytes are dropped and the refusal is STORE-DIGEST; the Partial may then be
+// written anew. After a success only Close is left to call.
+func (p *Partial) Commit() error {
+	if p.f == nil {
+		return os.ErrClosed
+	}
+	if err := p.check(); err != nil {
+		return errors.Join(err, p.Reset())
+	}
+	failpoint.Here("store.partial-complete")
+	if err := seal(p.f); err != nil {
+		return fmt.Errorf("partial %s: %w", p.want, p.s.spaced(err, 0))
+	}
+	if _, err := p.s.publish(p.name(), p.want); err != nil {
+		return fmt.Errorf("partial %s: %w", p.want, p.s.spaced(err, 0))
+	}
+	err := errors.Join(removeIfThere(p.name()+validatorExt), p.f.Close())
+	p.f = nil
+	return err
+}
+
+func (p *Partial) check() error {
+	if p.n != p.size {
+		err := wrongSize(p.want, p.size, strconv.FormatInt(p.n, 10))
+		err.Code = "STORE-DIGEST"
+		return err
+	}
+	if got := artifact.Digest(p.h.Sum(nil)); got != p.want {
+		return wrongDigest(p.want, got)
+	}
+	return nil
+}
+
+// Close keeps the bytes for the next time. It may be called again.
+func (p *Partial) Close() error {
+	if p.f == nil {
+		return nil
+	}
+	var err error
+	if p.n == 0 {
+		err = errors.Join(removeIfThere(p.name()+validatorExt), os.Remove(p.name()))
+	}
+	err = errors.Join(err, p.f.Close()) // and unlocks
+	p.f = nil
+	return err
+}
+
+// sweepPartials is the part of [Store.Sweep] for downloads.
+func (s *Store) sweepPartials(keep func(artifact.Digest) bool) error {
+	names, err := sortedNames(s.partial)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		hexDigits, isValidator := strings.CutSuffix(name, validatorExt)
+		d, err := artifact.ParseHex(hexDigits)
+		if err != nil {
+			continue // not ours
+		}
+		full := filepath.Join(s.partial, name)
+		wanted := keep != nil && keep(d) && !s.Has(d)
+		if wanted && isValidator {
+			_, err = os.Lstat(filepath.Join(s.partial, hexDigits))
+			wanted = err == nil
+		}
+		if wanted {
+			continue
+		}
+		if err := removeIfThere(full); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// readValidator reads the file beside a partial one; what cannot have been
+// written by SetValidator counts as none.
 func readValidator(name string) (v string, err error) {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,119 +298,25 @@ func readValidator(name string) (v string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	b, err := io.ReadAll(io.LimitReader(f, maxValidator))
-	return string(b), err
-}
-
-// Size is the number of bytes that are there.
-func (p *Partial) Size() int64 { return p.size }
-
-// Total is the number of bytes that the blob has.
-func (p *Partial) Total() int64 { return p.all }
-
-// Validator is what SetValidator kept for the bytes that are there.
-func (p *Partial) Validator() string { return p.val }
-
-// SetValidator keeps the ETag or date of the bytes that follow. An empty or
-// overlong one is forgotten.
-func (p *Partial) SetValidator(v string) error {
-	if len(v) > maxValidator || strings.ContainsAny(v, "\r\n") {
-		v = ""
-	}
-	name := p.f.Name() + validatorSuffix
-	p.val = v
-	if v == "" {
-		return remove(name)
-	}
-	// Losing it in a crash costs nothing but the comparison, so no fsync.
-	if err := os.WriteFile(name, []byte(v), blobMode); err != nil { //nolint:gosec // see blobMode
-		return fmt.Errorf("partial %s: %w", p.d, p.s.spaced(err, int64(len(v))))
-	}
-	failpoint.Here("store.partial-validator")
-	return nil
-}
-
-func remove(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// Write appends b. Bytes beyond the total are refused (STORE-SIZE) and not
-// written.
-func (p *Partial) Write(b []byte) (int, error) {
-	if int64(len(b)) > p.all-p.size {
-		return 0, wrongSize(p.d, p.all, "more")
-	}
-	n, err := p.f.Write(b)
-	_, _ = p.h.Write(b[:n]) // hash.Hash never fails
-	p.size += int64(n)
+	b, err := io.ReadAll(io.LimitReader(f, maxValidator+1))
 	if err != nil {
-		return n, fmt.Errorf("partial %s: %w", p.d, p.s.spaced(err, p.all-p.size))
+		return "", err
 	}
-	return n, nil
+	if !validatorOK(string(b)) {
+		return "", nil
+	}
+	return string(b), nil
 }
 
-// Reset forgets all bytes.
-func (p *Partial) Reset() error {
-	if err := p.f.Truncate(0); err != nil {
-		return fmt.Errorf("partial %s: %w", p.d, err)
+// validatorOK accepts printable ASCII, which is what a header may carry.
+func validatorOK(v string) bool {
+	if v == "" || len(v) > maxValidator {
+		return false
 	}
-	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("partial %s: %w", p.d, err)
-	}
-	p.h.Reset()
-	p.size = 0
-	failpoint.Here("store.partial-reset")
-	return p.SetValidator("")
-}
-
-// Commit makes the bytes a blob. Where length or digest are wrong the bytes
-// are removed, and the error is an ErrIntegrity refusal (STORE-SIZE,
-// STORE-DIGEST); p may then be filled again.
-func (p *Partial) Commit() error {
-	if p.size != p.all {
-		return errors.Join(wrongSize(p.d, p.all, strconv.FormatInt(p.size, 10)), p.Reset())
-	}
-	if got := artifact.Digest(p.h.Sum(nil)); got != p.d {
-		return errors.Join(wrongDigest(p.d, got), p.Reset())
-	}
-	failpoint.Here("store.partial-verified")
-	if err := seal(p.f); err != nil {
-		return fmt.Errorf("partial %s: %w", p.d, p.s.spaced(err, p.all))
-	}
-	failpoint.Here("store.partial-sealed")
-	if _, err := p.s.publish(p.f.Name(), p.d); err != nil {
-		return fmt.Errorf("partial %s: %w", p.d, p.s.spaced(err, 0))
-	}
-	p.done = true
-	failpoint.Here("store.partial-committed")
-	return remove(p.f.Name() + validatorSuffix)
-}
-
-// Close ends the download; what was not committed stays for the next one.
-func (p *Partial) Close() error {
-	if !p.done && p.size == 0 {
-		// Nothing to resume: leave no empty file behind.
-		return errors.Join(remove(p.f.Name()), remove(p.f.Name()+validatorSuffix), p.f.Close())
-	}
-	return p.f.Close()
-}
-
-// sweepPartials removes downloads that are not wanted or that are finished.
-func (s *Store) sweepPartials(keep func(artifact.Digest) bool) error {
-	names, err := sortedNames(s.partial)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range names {
-		d, err := artifact.ParseHex(strings.TrimSuffix(name, validatorSuffix))
-		if err == nil && keep != nil && keep(d) && !s.Has(d) {
-			continue
+	for _, c := range []byte(v) {
+		if c < ' ' || c > '~' {
+			return false
 		}
-		errs = append(errs, os.RemoveAll(filepath.Join(s.partial, name)))
 	}
-	return errors.Join(append(errs, durable.SyncDir(s.partial))...)
+	return true
 }

@@ -11,10 +11,11 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/internal/failpoint"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
-	"golang.org/x/sys/unix"
 )
 
 // Put reads size bytes from r and keeps them as want. It does nothing, and
@@ -138,21 +139,19 @@ func seal(f *os.File) error {
 func (s *Store) publish(temp string, d artifact.Digest) (gone bool, err error) {
 	sh := s.lock(d)
 	defer sh.mu.Unlock()
-	if _, err := s.size(d); err == nil {
+	if s.sameSize(temp, d) {
 		return true, os.Remove(temp)
 	}
 	dir := filepath.Dir(s.path(d))
-	if !sh.synced {
-		// Also where the folder exists: a killed run may have made it and
-		// not got to the fsync.
-		if err := os.MkdirAll(dir, dirMode); err != nil {
+	if !sh.durable {
+		if err := os.Mkdir(dir, dirMode); err != nil && !errors.Is(err, os.ErrExist) {
 			return false, err
 		}
+		failpoint.Here("store.folder-made")
 		if err := durable.SyncDir(s.blobs); err != nil {
 			return false, err
 		}
-		sh.synced = true
-		failpoint.Here("store.folder")
+		sh.durable = true
 	}
 	if err := os.Rename(temp, s.path(d)); err != nil {
 		return false, err
@@ -164,6 +163,17 @@ func (s *Store) publish(temp string, d artifact.Digest) (gone bool, err error) {
 	}
 	failpoint.Here("store.committed")
 	return true, nil
+}
+
+// sameSize reports whether d is there with the length of the file temp; with
+// another length it is damaged, and about to be replaced.
+func (s *Store) sameSize(temp string, d artifact.Digest) bool {
+	there, err := s.size(d)
+	if err != nil {
+		return false
+	}
+	fi, err := os.Lstat(temp)
+	return err == nil && fi.Size() == there
 }
 
 // copyExactly copies size bytes from r to w and h. One byte more or less is a
@@ -205,7 +215,7 @@ func (s *Store) copyExactly(ctx context.Context, w io.Writer, h hash.Hash, r io.
 // maxEmptyReads ends a reader that returns neither bytes nor an error.
 const maxEmptyReads = 100
 
-func wrongSize(d artifact.Digest, want int64, got string) error {
+func wrongSize(d artifact.Digest, want int64, got string) *artifact.Refusal {
 	return &artifact.Refusal{
 		Class: artifact.ErrIntegrity, Code: "STORE-SIZE", Subject: d.String(), Reason: "the number of bytes differs",
 		Want: strconv.FormatInt(want, 10), Got: got,

@@ -21,8 +21,9 @@
 // processes, except for [Store.Sweep]. All of the folder lies on one file
 // system.
 //
-// Limits: files are copied through pooled buffers of [bufferSize]; the memory
-// of what was verified is bounded by [maxVerified].
+// Limits: files are copied through pooled buffers of [bufferSize]; what is
+// remembered as verified is bounded by [maxVerified], the evidence kept of one
+// blob by [maxQuarantined], a validator by [maxValidator].
 package store
 
 import (
@@ -33,12 +34,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
+
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/sys/unix"
 
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
-	"golang.org/x/sync/singleflight"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -71,7 +74,7 @@ type Store struct {
 
 type shard struct {
 	mu       sync.Mutex
-	synced   bool // the ab folder exists and its parent was fsynced by us
+	durable  bool // the folder is there and its parent was fsynced
 	verified map[artifact.Digest]identity
 }
 
@@ -96,7 +99,25 @@ func Open(dir string) (*Store, error) {
 			return nil, fmt.Errorf("open store: %w", s.spaced(err, 0))
 		}
 	}
+	if err := s.findShards(); err != nil {
+		return nil, fmt.Errorf("open store: %w", s.spaced(err, 0))
+	}
 	return s, nil
+}
+
+// findShards notes which folders below blobs exist, and makes them durable
+// with one fsync: a killed run may not have got to that.
+func (s *Store) findShards() error {
+	names, err := sortedNames(s.blobs)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if b, err := strconv.ParseUint(n, 16, 8); err == nil && n == fmt.Sprintf("%02x", b) {
+			s.shard[b].durable = true
+		}
+	}
+	return durable.SyncDir(s.blobs)
 }
 
 // Has reports whether d is present. It does not look at the bytes.

@@ -99,19 +99,19 @@ if [ $root = yes ]; then
 	ip -n "$server" link set dms$$ up
 	ip -n "$client" link set dmc$$ up
 	addr=10.213.7.1
-	in_server() { ip netns exec "$server" "$@"; }
-	in_client() { ip netns exec "$client" "$@"; }
+	ns_server=(ip netns exec "$server") ns_client=(ip netns exec "$client")
 	run ip -n "$client" route
-	in_client tcpdump -i any -nn -w "$work/capture.pcap" 'not arp' >/dev/null 2>"$work/tcpdump.log" &
+	"${ns_client[@]}" tcpdump -i any -nn -U -w "$work/capture.pcap" 'not arp' >/dev/null 2>"$work/tcpdump.log" &
 	dump_pid=$!
 	for _ in $(seq 50); do grep -q listening "$work/tcpdump.log" && break; sleep 0.1; done
 	grep -q listening "$work/tcpdump.log" || fail "tcpdump did not start: $(cat "$work/tcpdump.log")"
 else
 	say "inside: not root, so no network namespace: that nothing leaves is not proven by this run"
 	addr=127.0.0.1
-	in_server() { "$@"; }
-	in_client() { "$@"; }
+	ns_server=() ns_client=()
 fi
+in_server() { ${ns_server[@]+"${ns_server[@]}"} "$@"; }
+in_client() { ${ns_client[@]+"${ns_client[@]}"} "$@"; }
 # attempts counts what a namespace tried to send without having a route.
 attempts() { "$1" awk '/^Ip: [0-9]/ { print $13 }' /proc/net/snmp; }
 
@@ -123,7 +123,7 @@ run in_server "$dm" verify --explain
 t=$SECONDS
 run in_server "$dm" import
 import_seconds=$((SECONDS - t))
-in_server "$dm" serve >serve.log 2>&1 &
+${ns_server[@]+"${ns_server[@]}"} "$dm" serve >serve.log 2>&1 &
 serve_pid=$!
 for _ in $(seq 100); do grep -q ^ready serve.log && break; sleep 0.1; done
 grep -q ^ready serve.log || fail "serve did not start: $(cat serve.log)"
@@ -147,14 +147,17 @@ PY
 sources() { python3 "$here/testdata/demo/sources.py" "$work/settings.json" "http://$addr:$port/apt/$suite" "$keyring"; }
 sources
 apt_how=
-if [ $root = yes ] && in_client env -i PATH="$PATH" TMPDIR=/tmp mmdebstrap --quiet --variant=apt --architectures="$arch" --include=jq,tini,tree,figlet,hello "$suite" "$work/root" <<<"$(sources)" 2>"$work/mmdebstrap.log"; then
+merged=/usr/share/mmdebstrap/hooks/merged-usr
+hooks=()
+[ ! -d $merged ] || hooks=(--hook-dir=$merged)
+if [ $root = yes ] && in_client env -i PATH="$PATH" TMPDIR=/tmp mmdebstrap --quiet --variant=apt ${hooks[@]+"${hooks[@]}"} --architectures="$arch" --include=jq,tini,tree,figlet,hello "$suite" "$work/root" - <<<"$(sources)" >"$work/mmdebstrap.log" 2>&1; then
 	apt_how="a fresh root made by mmdebstrap"
 	answer=$(in_client chroot "$work/root" sh -c 'echo "{\"n\":6}" | jq -c ".n*7"')
 	installed=$(chroot "$work/root" dpkg-query -W -f '${Package}\n' | wc -l)
 else
 	[ $root = no ] || { tail -3 "$work/mmdebstrap.log" >&2; echo "mmdebstrap could not make a root here; a private apt root it is"; }
 	apt_how="a private apt root"
-	mkdir -p "$work/aptroot"/{lists/partial,cache/archives/partial,etc,x} && : >"$work/aptroot/status"
+	mkdir -p "$work/aptroot"/{lists/partial,cache/archives/partial,etc/preferences.d,x} && : >"$work/aptroot/status"
 	sources >"$work/aptroot/etc/sources.list"
 	aptx() {
 		in_client apt-get -q -o Dir::Etc="$work/aptroot/etc" -o Dir::Etc::sourcelist="$work/aptroot/etc/sources.list" -o Dir::Etc::sourceparts=- \
@@ -191,7 +194,8 @@ in_client env -i "$work/venv/bin/python" -c 'import jinja2; print(jinja2.Templat
 if [ $root = yes ]; then
 	unrouted=$(($(attempts in_client) + $(attempts in_server)))
 	sleep 1
-	kill "$dump_pid" && wait "$dump_pid" 2>/dev/null || :
+	kill -INT "$dump_pid"
+	wait "$dump_pid" || :
 	dump_pid=
 	seen=$(tcpdump -nn -r "$work/capture.pcap" 2>/dev/null | wc -l)
 	[ "$seen" -gt 100 ] || fail "the capture holds $seen packets; it did not see the installs"

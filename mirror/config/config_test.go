@@ -1,0 +1,295 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files again")
+
+const outsideYAML = `# outside
+version: 1
+role: outside
+state_dir: state
+signing_key: exporter.key
+volume_size: 4GiB-1
+expires_after: 14d
+link_rate: 200Mbit/s
+limits: {per_host: 4}
+scan:
+  block:
+    - artifact: pypi/main examplelib 2.3.1
+      reason: SEC-412
+  waivers:
+    - artifact: apt/bookworm jq
+      finding: CVE-0000-2222
+      owner: ops
+      reason: not reachable
+      expires: 2026-12-31
+pypi:
+  - name: main
+    index: https://index.example/simple
+    allow_hosts: [files.example]
+    targets: [cp312-manylinux_2_28_x86_64]
+    password_file: secrets/index
+    user: mirror
+    locks:
+      - file: requirements.txt
+apt:
+  - name: bookworm
+    architectures: [amd64]
+    packages: [jq, "tini (>= 0.19)"]
+    archives:
+      - name: debian
+        url: https://mirror.example/debian
+        suites: [bookworm, bookworm-updates]
+        components: [main]
+        signed_by: [keys/debian.gpg]
+        check_valid_until: false
+`
+
+const insideYAML = `version: 1
+role: inside
+inbox: [/media/stick, inbox]
+trust: [exporter.pub]
+pypi:
+  - name: main
+apt:
+  - name: 10.04
+    valid_for: 720h
+    archives:
+      - name: debian
+        signed_by: [/usr/share/keyrings/archive.gpg]
+serve:
+  listen: 0.0.0.0:8443
+  certificate: tls.crt
+  key_file: tls.key
+`
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "darkmirror.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func load(t *testing.T, text string) (*Config, string) {
+	t.Helper()
+	name := write(t, text)
+	c, err := Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, filepath.Dir(name)
+}
+
+func TestLoadOutside(t *testing.T) {
+	c, dir := load(t, outsideYAML)
+	for name, pair := range map[string][2]any{
+		"role":         {c.Role, Outside},
+		"stream":       {c.Stream, "main"},
+		"state_dir":    {c.StateDir, filepath.Join(dir, "state")},
+		"outbox":       {c.Outbox, filepath.Join(dir, "state", "outbox")},
+		"signing_key":  {c.SigningKey, filepath.Join(dir, "exporter.key")},
+		"volume_size":  {c.VolumeSize.Bytes(), int64(4<<30 - 1)},
+		"expires":      {c.ExpiresAfter.Duration(), 14 * 24 * time.Hour},
+		"link_rate":    {c.LinkRate.BitsPerSecond(), int64(200e6)},
+		"limits":       {c.Limits, Limits{PerHost: 4, Total: 16}},
+		"pypi":         {c.PyPI[0].Name + " " + c.PyPI[0].Index, "main https://index.example/simple"},
+		"password":     {c.PyPI[0].PasswordFile, filepath.Join(dir, "secrets", "index")},
+		"lock":         {c.PyPI[0].Locks[0].File, filepath.Join(dir, "requirements.txt")},
+		"apt":          {c.Apt[0].Name, "bookworm"},
+		"keyring":      {c.Apt[0].Archives[0].SignedBy[0], filepath.Join(dir, "keys", "debian.gpg")},
+		"check_valid":  {*c.Apt[0].Archives[0].CheckValidUntil, false},
+		"waiver":       {c.Scan.Waivers[0].Expires, "2026-12-31"},
+		"block":        {c.Scan.Block[0].Reason, "SEC-412"},
+		"other role's": {c.Gap + c.Serve.Listen, ""},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s = %v, want %v", name, pair[0], pair[1])
+		}
+	}
+}
+
+func TestLoadInside(t *testing.T) {
+	c, dir := load(t, insideYAML)
+	for name, pair := range map[string][2]any{
+		"role":      {c.Role, Inside},
+		"state_dir": {c.StateDir, "/var/lib/darkmirror"},
+		"inbox":     {strings.Join(c.Inbox, " "), "/media/stick " + filepath.Join(dir, "inbox")},
+		"trust":     {strings.Join(c.Trust, " "), filepath.Join(dir, "exporter.pub")},
+		"gap":       {c.Gap, GapRefuse},
+		"max_age":   {c.MaxAge.Duration(), 8 * 24 * time.Hour},
+		"listen":    {c.Serve.Listen, "0.0.0.0:8443"},
+		"key_file":  {c.Serve.KeyFile, filepath.Join(dir, "tls.key")},
+		"pypi":      {c.PyPI[0].Name, "main"},
+		"apt":       {c.Apt[0].Name + " " + c.Apt[0].Publish.Name, "10.04 10.04"}, // a name, not the number 10.04
+		"valid_for": {c.Apt[0].Publish.ValidFor, 720 * time.Hour},
+		"outbox":    {c.Outbox + c.Stream, ""},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s = %v, want %v", name, pair[0], pair[1])
+		}
+	}
+}
+
+func TestLoadMinimal(t *testing.T) {
+	c, _ := load(t, "version: 1\nrole: inside\nserve:\npypi:\n")
+	if c.Serve.Listen != "127.0.0.1:8080" || c.Gap != GapRefuse {
+		t.Errorf("defaults below an empty key: %+v, gap %q", c.Serve, c.Gap)
+	}
+	c, _ = load(t, "version: 1\nrole: outside\n")
+	if c.VolumeSize != 1<<30 || c.ExpiresAfter.Duration() != 30*24*time.Hour || c.Limits != (Limits{8, 16}) {
+		t.Errorf("defaults: volume_size %s, expires_after %s, limits %+v", c.VolumeSize, c.ExpiresAfter, c.Limits)
+	}
+}
+
+// Each file of testdata/problems is a configuration; beside it lies what is
+// said of it, which a person has read.
+func TestProblems(t *testing.T) {
+	files, err := filepath.Glob("testdata/problems/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no file (%v)", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse("darkmirror.yaml", data)
+			ps, ok := errors.AsType[Problems](err)
+			if !ok || len(ps) == 0 {
+				t.Fatalf("got %v, want problems", err)
+			}
+			golden := strings.TrimSuffix(file, ".yaml") + ".want"
+			if *update {
+				if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), ps.Error()+"\n"); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+			if strings.Contains(ps.Error(), "hunter2") {
+				t.Error("a secret is repeated")
+			}
+		})
+	}
+}
+
+func TestLoadFile(t *testing.T) {
+	if _, err := Load(filepath.Join(t.TempDir(), "absent.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v, want fs.ErrNotExist", err)
+	}
+	if _, err := Load(t.TempDir()); err == nil || errors.As(err, new(Problems)) {
+		t.Errorf("a folder: %v, want an error of the file", err)
+	}
+	_, err := Load(write(t, "version: 1\nrole: outside\n"+strings.Repeat("#\n", MaxFile/2)))
+	if ps, ok := errors.AsType[Problems](err); !ok || len(ps) != 1 {
+		t.Errorf("over the limit: %v, want one problem", err)
+	}
+}
+
+func TestShow(t *testing.T) {
+	c, dir := load(t, outsideYAML)
+	got := make(map[string]Setting)
+	for _, s := range Show(c) {
+		if _, dup := got[s.Key]; dup {
+			t.Errorf("%s is shown twice", s.Key)
+		}
+		got[s.Key] = s
+		if s.Origin == "default" && strings.Contains(s.Value, ".example") {
+			t.Errorf("%s: a host is a default", s.Key)
+		}
+	}
+	for _, want := range []Setting{
+		{"version", "1", "darkmirror.yaml:2"},
+		{"stream", "main", "default"},
+		{"outbox", filepath.Join(dir, "state", "outbox"), "default"},
+		{"volume_size", "4294967295B", "darkmirror.yaml:6"},
+		{"expires_after", "14d", "darkmirror.yaml:7"},
+		{"limits.per_host", "4", "darkmirror.yaml:9"},
+		{"limits.total", "16", "default"},
+		{"scan.waivers[0].expires", "2026-12-31", "darkmirror.yaml:19"},
+		{"pypi[0].index", "https://index.example/simple", "darkmirror.yaml:22"},
+		{"apt[0].packages", "[jq, tini (>= 0.19)]", "darkmirror.yaml:32"},
+		{"apt[0].archives[0].signed_by", "[" + filepath.Join(dir, "keys", "debian.gpg") + "]", "darkmirror.yaml:38"},
+		{"apt[0].archives[0].check_valid_until", "false", "darkmirror.yaml:39"},
+	} {
+		if diff := cmp.Diff(want, got[want.Key]); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", want.Key, diff)
+		}
+	}
+	for key := range got {
+		if strings.HasPrefix(key, "serve") || key == "inbox" {
+			t.Errorf("%s belongs to the other role", key)
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"abc", "", 3}, {"pythons", "python", 1}, {"kitten", "sitting", 3}, {"ulr", "url", 1}, {"abcd", "badc", 2}} {
+		if got := distance(c.a, c.b); got != c.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
+		}
+		if got := distance(c.b, c.a); got != c.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", c.b, c.a, got, c.want)
+		}
+	}
+	if got := closest("zzz", []string{"index", "name"}); got != "" {
+		t.Errorf("closest(zzz) = %q, want none", got)
+	}
+}
+
+// FuzzParse: never panics; a problem lies within the file; what is accepted
+// can be shown, and no secret comes back.
+func FuzzParse(f *testing.F) {
+	seeds := []string{
+		outsideYAML, insideYAML, "", "- a", "role: [", "a: &x 1\nb: *x\n", "version: 1\nrole: outside\npypi:\n  - 3\n  - name: a\n",
+		"role: outside\npypi: [{<<: {name: a}, ~: 3, [a]: 4}]", "role: inside\nversion: 1\napt: [{archives: [{signed_by: [~]}]}]\n",
+		"version: 1\r\nrole: outside\r\nlimits: {per_host: 0}\r\n", "role: outside\npypi: {a: 'https://u:hunter2@h/'}\n---\n",
+	}
+	if len(seeds) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("f.yaml", data)
+		if err == nil {
+			if len(Show(c)) < 3 {
+				t.Error("an accepted file shows nothing")
+			}
+			return
+		}
+		ps, ok := errors.AsType[Problems](err)
+		if !ok || len(ps) == 0 || c != nil {
+			t.Fatalf("got %v beside %v, want problems", err, c)
+		}
+		lines := strings.Count(string(data), "\n") + 1
+		for _, p := range ps {
+			if p.Line < 0 || p.Line > lines+1 || p.Text == "" || strings.Contains(p.String(), "\x1b") {
+				t.Errorf("bad problem %+v", p)
+			}
+		}
+	})
+}
