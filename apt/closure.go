@@ -8,8 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
 // Values of Config.Essential.
@@ -71,7 +69,7 @@ func (s *selector) sel(ctx context.Context, seeds []seed) ([]choice, error) {
 		}
 		sv := newSolver(s.u, s.arch, s.recommends, alts)
 		if err := sv.solve(); err != nil {
-			return nil, s.refuse(err.Error())
+			return nil, s.judge(err)
 		}
 		turn, left, err := s.collect(sv, seeds)
 		if err != nil {
@@ -81,10 +79,7 @@ func (s *selector) sel(ctx context.Context, seeds []seed) ([]choice, error) {
 			return nil, s.refuse(s.explain(sv, seeds[0]))
 		}
 		if err := s.prove(turn); err != nil {
-			if _, ok := errors.AsType[*artifact.Refusal](err); ok {
-				return nil, err
-			}
-			return nil, s.refuse(err.Error())
+			return nil, s.judge(err)
 		}
 		for _, c := range turn {
 			if _, ok := chosen[c.pkg]; !ok {
@@ -102,6 +97,23 @@ func sorted(chosen map[*pkg]string) []choice {
 		all = append(all, choice{p, chosen[p]})
 	}
 	return all
+}
+
+// judge makes a refusal of an error that is about the packages themselves.
+func (s *selector) judge(err error) error {
+	if e, ok := errors.AsType[unsolvableError](err); ok {
+		return s.refuse(string(e))
+	}
+	return err
+}
+
+// An unsolvableError says why packages cannot be installed together.
+type unsolvableError string
+
+func (e unsolvableError) Error() string { return string(e) }
+
+func unsolvable(format string, a ...any) error {
+	return unsolvableError(fmt.Sprintf(format, a...))
 }
 
 func (s *selector) refuse(reason string) error {
@@ -174,7 +186,7 @@ func (s *selector) prove(turn []choice) error {
 	for _, c := range turn {
 		set[c.pkg] = true
 		if other, dup := names[c.pkg.name]; dup {
-			return fmt.Errorf("%s is selected as %s and as %s", c.pkg.name, c.pkg.version, other.version)
+			return unsolvable("%s is selected as %s and as %s", c.pkg.name, c.pkg.version, other.version)
 		}
 		names[c.pkg.name] = c.pkg
 		if q := s.u.rival(c.pkg); q != nil {
@@ -196,7 +208,7 @@ func (s *selector) prove(turn []choice) error {
 			case fieldPreDepends, fieldDepends:
 				for _, g := range groups {
 					if !s.satisfied(set, g) {
-						return fmt.Errorf("%s %s: %s: %s is not satisfied", p.name, p.version, spooled[which], clip(g.String()))
+						return unsolvable("%s %s: %s: %s is not satisfied", p.name, p.version, spooled[which], clip(g.String()))
 					}
 				}
 			case fieldConflicts, fieldBreaks:
@@ -204,7 +216,7 @@ func (s *selector) prove(turn []choice) error {
 					for _, r := range g {
 						for _, q := range s.u.hit(p, r, s.arch) {
 							if set[q] {
-								return fmt.Errorf("%s %s: %s: %s forbids %s %s", p.name, p.version, spooled[which], r, q.name, q.version)
+								return unsolvable("%s %s: %s: %s forbids %s %s", p.name, p.version, spooled[which], r, q.name, q.version)
 							}
 						}
 					}

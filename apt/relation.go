@@ -223,8 +223,8 @@ const maxName = 256
 // checkName accepts a package name. Letters may be capital and "_" may occur:
 // third-party archives use both, and apt takes them.
 func checkName(name string) error {
-	if len(name) < 2 || len(name) > maxName {
-		return fmt.Errorf("package name %q: want 2 to %d bytes", clip(name), maxName)
+	if len(name) < 1 || len(name) > maxName {
+		return fmt.Errorf("package name %q: want 1 to %d bytes", clip(name), maxName)
 	}
 	for i, c := range []byte(name) {
 		if !isDigit(c) && !isLetter(c) && (i == 0 || !slices.Contains([]byte("+-._"), c)) {

@@ -117,7 +117,8 @@ func (s *signer) inline(text []byte, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.Write(text); err != nil {
+	// The line end before the signature is not part of the text.
+	if _, err := w.Write(bytes.TrimSuffix(text, []byte("\n"))); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {

@@ -1,9 +1,6 @@
 package apt
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // maxConflicts bounds the search. Real archives need a few dozen.
 const maxConflicts = 20_000
@@ -85,10 +82,10 @@ func (s *solver) solve() error {
 		}
 		if conflict != nil {
 			if len(s.limits) == 0 {
-				return fmt.Errorf("dependencies contradict each other without any choice")
+				return unsolvable("dependencies contradict each other without any choice")
 			}
 			if s.conflicts++; s.conflicts > maxConflicts {
-				return fmt.Errorf("no answer after %d conflicts", maxConflicts)
+				return unsolvable("no answer after %d conflicts", maxConflicts)
 			}
 			if s.clash == nil && conflict.alts == nil && conflict.head != 0 {
 				s.clash = conflict

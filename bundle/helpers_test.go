@@ -22,7 +22,7 @@ import (
 )
 
 // small are limits that cut a bundle of a few kilobytes into many pieces.
-var small = limits{volume: 2 << 10, segment: MaxSegment, zstd: 512}
+var small = limits{volume: 4 << 10, segment: MaxSegment, zstd: 1 << 10}
 
 // content is a fake store. Each blob may be opened once a seal.
 type content map[artifact.Digest][]byte
@@ -100,7 +100,7 @@ func smallContent() (content, *Manifest) {
 	c := make(content)
 	blobs := []Blob{
 		c.add([]byte(`{"snapshot":"apt"}`)), c.add([]byte(`{"snapshot":"pypi"}`)),
-		c.add(prose(1, 4200)), c.add(noise(2, 2500)), c.add(noise(3, 300)), c.add(nil), c.add(noise(4, 1)),
+		c.add(prose(1, 6000)), c.add(noise(2, 5000)), c.add(noise(3, 700)), c.add(nil), c.add(noise(4, 1)),
 	}
 	return c, newManifest(blobs...)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -53,57 +54,81 @@ func attempt(t *testing.T, f *fixture, dirs ...string) (warnings []string, err e
 // B4: each byte of each file is flipped. Each flip is refused with a code or
 // reported, and never is another byte accepted (copyAll panics then).
 func TestTamperMatrix(t *testing.T) {
-	f := sealSmall(t, t.TempDir())
-	known := []string{CodeFormat, CodeKey, CodeSignature, CodeVolumes, CodeVolume, CodeSegment, CodeBlob}
-	seen := make(map[string]int)
-	for name := range tree(t, f.sealed.Dir) {
-		path := filepath.Join(f.sealed.Dir, name)
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		masks := []byte{0x01, 0x20}
-		if strings.HasSuffix(name, ".tar") {
-			masks = []byte{0xff}
-		}
-		for i, was := range data {
-			for _, mask := range masks {
-				if _, err := file.WriteAt([]byte{was ^ mask}, int64(i)); err != nil {
-					t.Fatal(err)
-				}
-				warnings, err := attempt(t, f, f.sealed.Dir)
-				switch got := codes(err); {
-				case err == nil && len(warnings) == 0:
-					t.Fatalf("%s: byte %d ^ %#x was accepted silently", name, i, mask)
-				case err == nil:
-					seen["warning"]++
-				case len(got) == 0 || !slices.Contains(known, got[0]) || !errors.Is(err, artifact.ErrIntegrity):
-					t.Fatalf("%s: byte %d ^ %#x: %v has no known code", name, i, mask, err)
-				default:
-					seen[got[0]]++
-				}
-			}
-			if _, err := file.WriteAt([]byte{was}, int64(i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := file.Close(); err != nil {
-			t.Fatal(err)
-		}
+	c := make(content)
+	m := newManifest(c.add([]byte("a")), c.add([]byte("b")), c.add(prose(1, minCompress)), c.add(noise(2, 1800)))
+	signer, key := testSigner(t, "exporter-a")
+	s, err := seal(t.Context(), t.TempDir(), m, c.open, signer, SealOptions{VolumeSize: small.volume}, small)
+	if err != nil {
+		t.Fatal(err)
 	}
+	f := &fixture{content: c, m: m, sealed: s, trust: Trust{Keys: []TrustedKey{key}}}
+	files := tree(t, s.Dir)
+	var mu sync.Mutex
+	seen := make(map[string]int)
+	t.Run("shards", func(t *testing.T) {
+		const shards = 4
+		for shard := range shards {
+			t.Run(fmt.Sprint(shard), func(t *testing.T) {
+				t.Parallel()
+				dir := filepath.Join(t.TempDir(), "b")
+				writeTree(t, dir, files)
+				for name, data := range files {
+					for code, n := range tamper(t, f, dir, name, []byte(data), shard, shards) {
+						mu.Lock()
+						seen[code] += n
+						mu.Unlock()
+					}
+				}
+				if w, err := attempt(t, f, dir); err != nil || len(w) > 0 {
+					t.Fatalf("the bundle was not restored: %v %v", w, err)
+				}
+			})
+		}
+	})
 	t.Log(seen)
 	for _, code := range []string{"warning", CodeFormat, CodeKey, CodeSignature, CodeVolumes, CodeSegment} {
 		if seen[code] == 0 {
 			t.Errorf("no flip gave %s: %v", code, seen)
 		}
 	}
-	if w, err := attempt(t, f, f.sealed.Dir); err != nil || len(w) > 0 {
-		t.Fatalf("the bundle was not restored: %v %v", w, err)
+}
+
+// tamper flips each byte of one file that falls to this shard and counts the
+// answers.
+func tamper(t *testing.T, f *fixture, dir, name string, data []byte, shard, shards int) map[string]int {
+	known := []string{CodeFormat, CodeKey, CodeSignature, CodeVolumes, CodeVolume, CodeSegment, CodeBlob}
+	file, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer file.Close()
+	masks := []byte{0x01, 0x20} // other letters and digits, other case
+	if strings.HasSuffix(name, ".tar") {
+		masks = []byte{0xff}
+	}
+	seen := make(map[string]int)
+	for i := shard; i < len(data); i += shards {
+		for _, mask := range masks {
+			if _, err := file.WriteAt([]byte{data[i] ^ mask}, int64(i)); err != nil {
+				t.Fatal(err)
+			}
+			warnings, err := attempt(t, f, dir)
+			switch got := codes(err); {
+			case err == nil && len(warnings) == 0:
+				t.Fatalf("%s: byte %d ^ %#x was accepted silently", name, i, mask)
+			case err == nil:
+				seen["warning"]++
+			case len(got) == 0 || !slices.Contains(known, got[0]) || !errors.Is(err, artifact.ErrIntegrity):
+				t.Fatalf("%s: byte %d ^ %#x: %v has no known code", name, i, mask, err)
+			default:
+				seen[got[0]]++
+			}
+		}
+		if _, err := file.WriteAt(data[i:i+1], int64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return seen
 }
 
 // Every length from nothing to all: nothing is accepted that is cut short.
@@ -197,7 +222,7 @@ func TestVolumeStates(t *testing.T) {
 	name := volumeName(2)
 	other := func() string { // a volume of another bundle, of the same size
 		c := make(content)
-		m := newManifest(c.add([]byte("x")), c.add([]byte("y")), c.add(noise(77, 9_000)))
+		m := newManifest(c.add([]byte("x")), c.add([]byte("y")), c.add(noise(77, 20_000)))
 		signer, _ := testSigner(t, "exporter-a")
 		s, err := seal(t.Context(), t.TempDir(), m, c.open, signer, SealOptions{VolumeSize: small.volume}, small)
 		if err != nil {
@@ -217,8 +242,8 @@ func TestVolumeStates(t *testing.T) {
 		text  string
 	}{
 		"missing":   {os.Remove, Missing, "missing"},
-		"truncated": {func(p string) error { return os.Truncate(p, 100) }, Truncated, "truncated (want 2048 bytes, got 100 bytes)"},
-		"larger":    {func(p string) error { return os.Truncate(p, 1<<20) }, Foreign, "foreign (want 2048 bytes, got 1048576 bytes)"},
+		"truncated": {func(p string) error { return os.Truncate(p, 100) }, Truncated, "truncated (want 4096 bytes, got 100 bytes)"},
+		"larger":    {func(p string) error { return os.Truncate(p, 1<<20) }, Foreign, "foreign (want 4096 bytes, got 1048576 bytes)"},
 		"other":     {func(p string) error { return os.WriteFile(p, []byte(other), 0o644) }, Have, "corrupt, or of another bundle"},
 		"symlink": {func(p string) error {
 			return errors.Join(os.Rename(p, p+".real"), os.Symlink(filepath.Base(p)+".real", p))

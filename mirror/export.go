@@ -262,9 +262,7 @@ func (e *Exporter) Scan(ctx context.Context, run *Run, now time.Time) error {
 // Sealed describes the bundle of a run.
 type Sealed struct {
 	ledger.Sealed
-	// Adopted says that a killed run had sealed it already.
-	Adopted bool
-	Volumes []bundle.VolumeInfo
+	Files []bundle.VolumeInfo
 }
 
 // Seal writes what the stream has not carried yet into a signed bundle and
@@ -305,10 +303,12 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 	if len(m.Sources) == 0 {
 		return nil, nil
 	}
-	if hasLast && slices.Equal(states, last.Sources) && !heartbeat {
+	w.finish(m)
+	// A blob to carry in an unchanged state means that the bundle that
+	// carried it was marked as lost.
+	if hasLast && slices.Equal(states, last.Sources) && len(m.Blobs) == 0 && !heartbeat {
 		return nil, nil
 	}
-	w.finish(m)
 	if _, err := e.room(0, w.bytes); err != nil {
 		return nil, err
 	}
@@ -324,7 +324,7 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 		return nil, err
 	}
 	failpoint.Here("export.recorded")
-	return &Sealed{Sealed: rec, Volumes: out.Volumes}, nil
+	return &Sealed{Sealed: rec, Files: out.Volumes}, nil
 }
 
 // content gathers what goes into a bundle and what it builds on.
@@ -421,10 +421,14 @@ func record(m *bundle.Manifest, id artifact.Digest, dir string, bytes int64, vol
 	return rec
 }
 
-// Recover finishes what a killed run left behind: it sweeps temporary files
-// and adopts a bundle that was sealed but not recorded, since its files may
-// already be on their way. The caller holds the run lock.
-func (e *Exporter) Recover(trust bundle.Trust) (*Sealed, error) {
+// Recover finishes what a killed run left behind: it sweeps temporary files,
+// keeping downloads that can be resumed, and adopts bundles that were sealed
+// but not recorded, since their files may already be on their way. It returns
+// the numbers of those. The caller holds the run lock.
+func (e *Exporter) Recover(trust bundle.Trust) ([]uint64, error) {
+	if err := e.Store.Sweep(func(artifact.Digest) bool { return true }); err != nil {
+		return nil, err
+	}
 	if err := sweepOutbox(e.Outbox); err != nil {
 		return nil, err
 	}
@@ -432,44 +436,58 @@ func (e *Exporter) Recover(trust bundle.Trust) (*Sealed, error) {
 	if err != nil {
 		return nil, err
 	}
-	last, hasLast, err := e.Ledger.LastSealed(e.Stream)
-	if err != nil {
-		return nil, err
-	}
+	var adopted []uint64
 	for _, c := range found {
-		if c.Stream != e.Stream || hasLast && c.Seq <= last.Seq {
+		last, _, err := e.Ledger.LastSealed(e.Stream)
+		if err != nil {
+			return adopted, err
+		}
+		if c.Stream != e.Stream || c.Seq <= last.Seq {
 			continue
 		}
-		r, err := bundle.Open(c.Dirs...)
-		if err != nil {
-			return nil, err
+		if err := e.adopt(c, trust, last); err != nil {
+			return adopted, err
 		}
-		m, rep, err := r.Verify(trust)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", c.Dirs[0], err), r.Close())
-		}
-		vols, err := r.Volumes()
-		if err := errors.Join(err, r.Close()); err != nil {
-			return nil, err
-		}
-		if hasLast && m.Prev != last.ID.String() || m.Seq != last.Seq+1 {
-			return nil, &artifact.Refusal{
-				Class: artifact.ErrSequence, Code: "ERR_FORK", Subject: c.Dirs[0],
-				Reason: "a bundle in the outbox does not follow the ledger", Want: fmt.Sprintf("%06d after %s", last.Seq+1, last.ID), Got: fmt.Sprintf("%06d after %s", m.Seq, m.Prev),
-			}
-		}
-		var size int64
-		for _, v := range vols {
-			size += v.Size
-		}
-		rec := record(m, rep.ID, c.Dirs[0], size, len(vols))
-		if err := e.Ledger.RecordSealed(rec, digests(m)); err != nil {
-			return nil, err
-		}
-		failpoint.Here("export.adopted")
-		return &Sealed{Sealed: rec, Adopted: true}, nil
+		adopted = append(adopted, c.Seq)
 	}
-	return nil, nil
+	return adopted, nil
+}
+
+// adopt records one bundle of the outbox that follows last.
+func (e *Exporter) adopt(c bundle.Candidate, trust bundle.Trust, last ledger.Sealed) (err error) {
+	r, err := bundle.Open(c.Dirs...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	m, rep, err := r.Verify(trust)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Dirs[0], err)
+	}
+	prev := ""
+	if last.Seq > 0 {
+		prev = last.ID.String()
+	}
+	if m.Prev != prev || m.Seq != last.Seq+1 {
+		return &artifact.Refusal{
+			Class: artifact.ErrSequence, Code: "ERR_FORK", Subject: c.Dirs[0],
+			Reason: "a bundle in the outbox does not follow the ledger",
+			Want:   fmt.Sprintf("%06d after %q", last.Seq+1, prev), Got: fmt.Sprintf("%06d after %q", m.Seq, m.Prev),
+		}
+	}
+	vols, err := r.Volumes()
+	if err != nil {
+		return err
+	}
+	var size int64
+	for _, v := range vols {
+		size += v.Size
+	}
+	if err := e.Ledger.RecordSealed(record(m, rep.ID, c.Dirs[0], size, len(vols)), digests(m)); err != nil {
+		return err
+	}
+	failpoint.Here("export.adopted")
+	return nil
 }
 
 // loadSnapshot reads a snapshot blob.

@@ -47,10 +47,13 @@ type Outcome struct {
 	SignedBy  []string
 	Verdict   bundle.Verdict
 	Volumes   int
+	Healed    int              // blobs of an imported bundle that were missing
 	Missing   []bundle.LeftOut // what the manifest says was left out outside
 	Published []Published
 	Failed    []*ItemError
 	Err       error
+
+	genuine bool // its signature is good and it is not older than the ledger
 }
 
 // Published is what became of one source.
@@ -66,9 +69,10 @@ func (i *Importer) event(ev artifact.Event) {
 }
 
 // Import takes the named bundles, or sweeps the inboxes for all of them, in
-// order of stream and sequence. A bundle that is refused stops its stream and
-// no other. It calls report for each bundle when it is done with it; the
-// returned error joins those of the outcomes.
+// order of stream and sequence. A genuine bundle that cannot be imported stops
+// its stream and no other: the next ones build on it. A folder that is not
+// genuine stops nothing. It calls report for each bundle when it is done with
+// it; the returned error joins those of the outcomes.
 func (i *Importer) Import(ctx context.Context, named []bundle.Candidate, now time.Time, dryRun bool, report func(*Outcome)) error {
 	found := named
 	if len(found) == 0 {
@@ -91,7 +95,7 @@ func (i *Importer) Import(ctx context.Context, named []bundle.Candidate, now tim
 		report(out)
 		if out.Err != nil {
 			errs = append(errs, out.Err)
-			stopped[c.Stream] = true
+			stopped[c.Stream] = out.genuine
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -118,8 +122,12 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 		return err
 	}
 	out.Verdict, err = bundle.CheckSequence(m, rep.ID, state, now, bundle.SequencePolicy{AcceptGap: i.AcceptGap, Swept: swept})
-	if err != nil || out.Verdict != bundle.Import {
+	out.genuine = m.Seq > state.Last
+	if err != nil {
 		return err
+	}
+	if out.Verdict != bundle.Import {
+		return i.heal(ctx, r, m, out, dryRun)
 	}
 	if err := bundle.CheckRequires(m, i.Store.Has); err != nil {
 		return err
@@ -163,6 +171,22 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 		return err
 	}
 	failpoint.Here("import.recorded")
+	return nil
+}
+
+// heal brings back blobs of an imported bundle that the store has lost, to
+// quarantine say. They are named by signed digests, so nothing can be slipped
+// in that was not imported once.
+func (i *Importer) heal(ctx context.Context, r *bundle.Reader, m *bundle.Manifest, out *Outcome, dryRun bool) error {
+	for _, b := range m.Blobs {
+		if i.Store.Has(b.Digest) || dryRun {
+			continue
+		}
+		if err := i.stageOne(ctx, r, b); err != nil {
+			return err
+		}
+		out.Healed++
+	}
 	return nil
 }
 

@@ -38,7 +38,8 @@ type Config struct {
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// Targets are presets such as "cp312-manylinux_2_28_x86_64".
 	Targets []string `yaml:"targets,omitempty"`
-	// Locks are the files that say what is wanted.
+	// Locks are the files that say what is wanted. There may be none yet: a
+	// new configuration starts so, and a run notes that nothing is wanted.
 	Locks []LockConfig `yaml:"locks"`
 	// AllowSdist takes a source archive where no wheel fits. Whoever installs
 	// it runs its build.

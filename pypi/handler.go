@@ -160,7 +160,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s, err := h.load()
 	if err != nil {
-		h.log.Error("publication cannot be read", slog.Any("error", err))
+		h.log.ErrorContext(r.Context(), "publication cannot be read", slog.Any("error", err))
 		if s == nil {
 			http.Error(w, "the index cannot be read", http.StatusInternalServerError)
 			return
@@ -220,7 +220,7 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, s *state, na
 	}
 	p, err := s.page(name, kind)
 	if err != nil {
-		h.log.Error("page cannot be written", slog.String("project", name), slog.Any("error", err))
+		h.log.ErrorContext(r.Context(), "page cannot be written", slog.String("project", name), slog.Any("error", err))
 		http.Error(w, "the page cannot be written", http.StatusInternalServerError)
 		return
 	}
@@ -245,7 +245,7 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, s *state, na
 		return
 	}
 	if _, err := w.Write(body); err != nil {
-		h.log.Debug("client went away", slog.Any("error", err))
+		h.log.DebugContext(r.Context(), "client went away", slog.Any("error", err))
 	}
 }
 
@@ -272,13 +272,13 @@ func (h *Handler) serveFile(w http.ResponseWriter, r *http.Request, s *state, ke
 	}
 	blob, err := h.store.File(f.digest)
 	if err != nil {
-		h.log.Error("blob cannot be served", slog.String("artifact", key), slog.String("digest", f.digest.String()), slog.Any("error", err))
+		h.log.ErrorContext(r.Context(), "blob cannot be served", slog.String("artifact", key), slog.String("digest", f.digest.String()), slog.Any("error", err))
 		http.Error(w, "the file is damaged or missing on this server", http.StatusInternalServerError)
 		return
 	}
 	defer func() {
 		if err := blob.Close(); err != nil {
-			h.log.Error("close blob", slog.Any("error", err))
+			h.log.ErrorContext(r.Context(), "close blob", slog.Any("error", err))
 		}
 	}()
 	head := w.Header()

@@ -20,7 +20,6 @@ type htmlPage struct {
 	base    *url.URL
 	keep    func(string) bool
 	based   bool // a base element was seen
-	attr    map[string]string
 	anchor  bool // inside an a element
 	text    strings.Builder
 	current map[string]string

@@ -117,7 +117,7 @@ func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (*artifac
 	for _, r := range results {
 		notes = append(notes, r.notes...)
 	}
-	s.log.Info("resolved", slog.String("source", s.name), slog.Int("projects", len(names)))
+	s.log.InfoContext(ctx, "resolved", slog.String("source", s.name), slog.Int("projects", len(names)))
 	return snap, notes, nil
 }
 
@@ -141,6 +141,9 @@ func (s *Source) wants() (map[string][]want, []string, error) {
 	wants := make(map[string][]want)
 	var notes []string
 	targets := make(map[string]*Target)
+	if len(s.cfg.Locks) == 0 {
+		notes = append(notes, "no lock file is configured (locks): nothing is wanted")
+	}
 	for _, lc := range s.cfg.Locks {
 		lock, err := ReadLock(lc.File)
 		if err != nil {

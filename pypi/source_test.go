@@ -261,6 +261,14 @@ func TestResolveNamesAll(t *testing.T) {
 	}
 }
 
+func TestResolveNothing(t *testing.T) {
+	o := newOutside(t, pypitest.New(), nil, nil)
+	snap, names, notes := o.resolve(t)
+	if len(names) != 0 || len(snap.Meta) != 1 || len(notes) != 1 || !strings.Contains(notes[0], "no lock file") {
+		t.Errorf("got %v %v", names, notes)
+	}
+}
+
 func TestResolveSdist(t *testing.T) {
 	source := pypitest.Sdist("foo-1.0.tar.gz")
 	o := newOutside(t, pypitest.New(source), map[string]string{"requirements.txt": pypitest.Pin(source)}, func(c *Config) { c.AllowSdist = true })

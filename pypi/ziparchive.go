@@ -213,7 +213,7 @@ func (z *zipArchive) readDirectory(d directory) ([]int64, error) {
 		}
 		e := zipEntry{
 			name: h.name, flags: h.flags, method: h.method, crc: h.crc,
-			packed: int64(h.packed), size: int64(h.size), //nolint:gosec // bounded just above
+			packed: int64(h.packed), size: int64(h.size),
 			folder: strings.HasSuffix(h.name, "/"),
 		}
 		if err := checkEntry(&e, h, mode); err != nil {
@@ -224,7 +224,7 @@ func (z *zipArchive) readDirectory(d directory) ([]int64, error) {
 			return nil, fmt.Errorf("unpacks to over %d bytes", int64(maxUnpacked))
 		}
 		z.entries = append(z.entries, e)
-		offsets = append(offsets, int64(offset)) //nolint:gosec // bounded above
+		offsets = append(offsets, int64(offset))
 	}
 	if buf.left() != 0 {
 		return nil, errors.New("more in the central directory than its entries")

@@ -8,7 +8,8 @@ package apttest
 import (
 	"bytes"
 	"crypto"
-	"crypto/md5" //nolint:gosec // old archives list MD5, which must be refused
+	"crypto/md5"    //nolint:gosec // old archives list MD5, which must be refused
+	_ "crypto/sha1" // for crypto.SHA1 below
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -408,7 +409,11 @@ func (u *Upstream) sign(s *Suite, text string, files map[string][]byte, dists st
 		}
 		return nil
 	}
-	doc, err := Clearsign(key, text, s.Fault == SHA1)
+	var hash crypto.Hash
+	if s.Fault == SHA1 {
+		hash = crypto.SHA1
+	}
+	doc, err := Clearsign(key, text, hash)
 	if err != nil {
 		return err
 	}
@@ -426,9 +431,9 @@ func (u *Upstream) sign(s *Suite, text string, files map[string][]byte, dists st
 	return nil
 }
 
-// Clearsign signs a text inline, with SHA-1 if asked to, which the library
-// itself no longer does.
-func Clearsign(key *openpgp.Entity, text string, sha1 bool) ([]byte, error) {
+// Clearsign signs a text inline. A hash other than zero is used whatever it is;
+// the library itself no longer signs with SHA-1.
+func Clearsign(key *openpgp.Entity, text string, hash crypto.Hash) ([]byte, error) {
 	var out bytes.Buffer
 	k, ok := key.SigningKey(time.Now())
 	if !ok {
@@ -438,24 +443,25 @@ func Clearsign(key *openpgp.Entity, text string, sha1 bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.WriteString(w, text); err != nil {
+	if _, err := io.WriteString(w, strings.TrimSuffix(text, "\n")); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	if !sha1 {
+	if hash == 0 {
 		return append(out.Bytes(), '\n'), nil
 	}
-	h := crypto.SHA1.New()
+	h := hash.New()
 	if _, err := openpgp.NewCanonicalTextHash(h).Write([]byte(strings.TrimSuffix(text, "\n"))); err != nil {
 		return nil, err
 	}
 	sig := &packet.Signature{
-		Version: 4, SigType: packet.SigTypeText, PubKeyAlgo: k.PrivateKey.PubKeyAlgo, Hash: crypto.SHA1,
+		Version: 4, SigType: packet.SigTypeText, PubKeyAlgo: k.PrivateKey.PubKeyAlgo, Hash: hash,
 		CreationTime: time.Now(), IssuerKeyId: &k.PrivateKey.KeyId, IssuerFingerprint: k.PrivateKey.Fingerprint,
 	}
-	if err := sig.Sign(h, k.PrivateKey, nil); err != nil {
+	plain := false // the random notation needs a hash of at least 224 bits
+	if err := sig.Sign(h, k.PrivateKey, &packet.Config{NonDeterministicSignaturesViaNotation: &plain}); err != nil {
 		return nil, err
 	}
 	body, _, _ := strings.Cut(out.String(), "-----BEGIN PGP SIGNATURE-----")

@@ -45,8 +45,10 @@ func Compress(ext string, data []byte) ([]byte, error) {
 // one small file.
 func Deb(control string) ([]byte, error) {
 	name := Field(control, "Package")
-	if !strings.Contains(control, "\nMaintainer:") {
-		control = strings.TrimRight(control, "\n") + "\nMaintainer: Test <test@mirror.example>\nDescription: test\n"
+	for _, f := range []string{"Maintainer: Test <test@mirror.example>", "Description: test"} {
+		if name, _, _ := strings.Cut(f, ":"); !strings.Contains(control, "\n"+name+":") {
+			control = strings.TrimRight(control, "\n") + "\n" + f + "\n"
+		}
 	}
 	ctl, err := tarOf("./control", control)
 	if err != nil {

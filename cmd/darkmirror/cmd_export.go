@@ -188,7 +188,6 @@ type bundleResult struct {
 	Blobs        int             `json:"blobs"`
 	Volumes      int             `json:"volumes"`
 	SignedBy     string          `json:"signed_by"`
-	Adopted      bool            `json:"adopted"`
 }
 
 // outside opens the state, heals what a killed run left, and runs steps.
@@ -228,8 +227,8 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 		if err != nil {
 			return err
 		}
-		if adopted != nil {
-			a.warn("bundle %s was sealed by a run that was killed; it is recorded now", seqName(adopted.Seq))
+		for _, seq := range adopted {
+			a.warn("bundle %s was sealed by a run that was killed; it is recorded now", seqName(seq))
 		}
 		return steps(j)
 	}()
@@ -320,9 +319,9 @@ func (j *job) seal() error {
 	j.a.bundle = seqName(out.Seq)
 	j.res.Bundle = &bundleResult{
 		Seq: seqName(out.Seq), ID: out.ID, Dir: out.Dir, Base: out.Base, Bytes: out.Bytes, PayloadBytes: out.PayloadBytes,
-		Blobs: out.Blobs, Volumes: out.Sealed.Volumes, SignedBy: j.exp.Signer.Name,
+		Blobs: out.Blobs, Volumes: out.Volumes, SignedBy: j.exp.Signer.Name,
 	}
-	j.say("seal    bundle %s: %s, %s, %s, signed by %s", seqName(out.Seq), plural(out.Blobs, "blob"), size(out.Bytes), plural(out.Sealed.Volumes, "volume"), j.exp.Signer.Name)
+	j.say("seal    bundle %s: %s, %s, %s, signed by %s", seqName(out.Seq), plural(out.Blobs, "blob"), size(out.Bytes), plural(out.Volumes, "volume"), j.exp.Signer.Name)
 	j.say("outbox  %s", out.Dir)
 	return j.print()
 }

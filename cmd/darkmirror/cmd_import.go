@@ -20,14 +20,15 @@ import (
 )
 
 type importOptions struct {
-	dryRun bool
-	from   []string
+	dryRun    bool
+	acceptGap bool
+	from      []string
 }
 
 func newImport(a *app) *cobra.Command {
 	o := &importOptions{}
 	cmd := &cobra.Command{
-		Use:     "import [--dry-run] [--from DIR]... [BUNDLE]...",
+		Use:     "import [--dry-run] [--accept-gap] [--from DIR]... [BUNDLE]...",
 		GroupID: groupInside,
 		Short:   "Verify bundles, then publish what they bring",
 		Long: `Verify bundles, then publish what they bring.
@@ -37,6 +38,8 @@ were imported before are passed over. A BUNDLE is a folder, its name or its
 number. Inboxes are only read and may be read-only mounts. The volumes of one
 bundle may lie on several media: name each with --from.
 
+A bundle that was imported before gives back blobs that the store has lost.
+
 Nothing is published before the signature, the sequence, every digest and
 upstream's own proof have been verified. Running it again is always safe.
 
@@ -44,6 +47,7 @@ upstream's own proof have been verified. Running it again is always safe.
 		RunE: func(cmd *cobra.Command, args []string) error { return a.importBundles(cmd.Context(), o, args) },
 	}
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "verify the envelope, the sequence and the room; copy and publish nothing")
+	cmd.Flags().BoolVar(&o.acceptGap, "accept-gap", false, "this once, skip bundles that have not arrived, where nothing that is needed is missing")
 	cmd.Flags().StringArrayVar(&o.from, "from", nil, "read this inbox `DIR` instead of the configured ones; may be repeated")
 	return cmd
 }
@@ -96,6 +100,9 @@ func (a *app) importBundles(ctx context.Context, o *importOptions, args []string
 	if len(cfg.Inbox) == 0 && len(args) == 0 {
 		return usagef("no inbox is configured\nset inbox in the configuration, or use --from DIR")
 	}
+	if err := a.inboxes(cfg.Inbox, len(o.from) > 0); err != nil {
+		return err
+	}
 	st, led, err := openState(cfg)
 	if err != nil {
 		return err
@@ -110,6 +117,7 @@ func (a *app) importBundles(ctx context.Context, o *importOptions, args []string
 		if err != nil {
 			return err
 		}
+		imp.AcceptGap = imp.AcceptGap || o.acceptGap
 		if len(imp.Trust.Keys) == 0 {
 			return usagef("no key is trusted, so no bundle can be verified\ndarkmirror key trust FILE adds the exporter's public key")
 		}
@@ -145,6 +153,20 @@ func (a *app) importBundles(ctx context.Context, o *importOptions, args []string
 	return errors.Join(err, led.RecordRun(ledger.Run{Command: "import", Started: started.UTC(), Finished: time.Now().UTC(), ExitCode: classify(err).code}))
 }
 
+// inboxes looks whether the inboxes are there: a medium that is not mounted
+// must not look like one without bundles. A named one has to be there.
+func (a *app) inboxes(dirs []string, named bool) error {
+	for _, dir := range dirs {
+		if _, err := os.Stat(dir); err == nil {
+			continue
+		} else if named || !errors.Is(err, fs.ErrNotExist) {
+			return usagef("inbox: %w", err)
+		}
+		a.warn("inbox %s is not there", dir)
+	}
+	return nil
+}
+
 func importVerdict(out *mirror.Outcome, dryRun bool) string {
 	switch {
 	case out.Err != nil && len(out.Failed) > 0:
@@ -168,6 +190,9 @@ func outcomeText(out *mirror.Outcome, result string) string {
 	case "refused":
 		return ""
 	case "already imported", "imported before":
+		if out.Healed > 0 {
+			return fmt.Sprintf("heal     %s  %s brought back into the store\n", seq, plural(out.Healed, "blob"))
+		}
 		return fmt.Sprintf("skip     %s  %s\n", seq, result)
 	}
 	fmt.Fprintf(&b, "verify   %s  %s, signed by %s\n", seq, plural(out.Volumes, "volume"), strings.Join(out.SignedBy, ", "))

@@ -31,6 +31,7 @@ type progress struct {
 	label  atomic.Pointer[string] // what the bar shows; its goroutine must not wait for mu
 	notes  int
 	stop   chan struct{}
+	ended  sync.Once
 	ticked sync.WaitGroup
 }
 
@@ -183,8 +184,10 @@ func (p *progress) line() {
 	fmt.Fprintf(p.w, "%-7s %s\n", p.stage.name, p.stage.text())
 }
 
-// finish ends all output.
-func (p *progress) finish() {
+// finish ends all output; it may be called more than once.
+func (p *progress) finish() { p.ended.Do(p.end) }
+
+func (p *progress) end() {
 	if p.quiet {
 		return
 	}

@@ -121,7 +121,7 @@ It contacts the hosts that the configuration names, and no other.`,
 		return usagef("%w\n%s --help shows the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a),
+		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newMarkLost(a),
 		newVerify(a), newImport(a), newServe(a), newStatus(a), newInspect(a), newDiff(a),
 		newKey(a), newConfig(a), newVersion(a), newCompletion(a),
 	)

@@ -265,7 +265,7 @@ func FuzzParse(f *testing.F) {
 	seeds := []string{
 		outsideYAML, insideYAML, "", "- a", "role: [", "a: &x 1\nb: *x\n", "version: 1\nrole: outside\npypi:\n  - 3\n  - name: a\n",
 		"role: outside\npypi: [{<<: {name: a}, ~: 3, [a]: 4}]", "role: inside\nversion: 1\napt: [{archives: [{signed_by: [~]}]}]\n",
-		"version: 1\r\nrole: outside\r\nlimits: {per_host: 0}\r\n", "role: outside\npypi: {a: 'https://u:hunter2@h/'}\n---\n",
+		"version: 1\r\nrole: outside\r\nlimits: {per_host: 0}\r\n", "version: 1\rrole: outside\rgap: {", "role: outside\npypi: {a: 'https://u:hunter2@h/'}\n---\n",
 	}
 	if len(seeds) == 0 {
 		f.Fatal("no seeds")
@@ -285,11 +285,61 @@ func FuzzParse(f *testing.F) {
 		if !ok || len(ps) == 0 || c != nil {
 			t.Fatalf("got %v beside %v, want problems", err, c)
 		}
-		lines := strings.Count(string(data), "\n") + 1
+		lines := 1
+		for _, r := range string(data) {
+			if strings.ContainsRune("\n\r\u0085\u2028\u2029", r) {
+				lines++
+			}
+		}
 		for _, p := range ps {
 			if p.Line < 0 || p.Line > lines+1 || p.Text == "" || strings.Contains(p.String(), "\x1b") {
 				t.Errorf("bad problem %+v", p)
 			}
 		}
 	})
+}
+
+// What a file can cost is bounded, whatever it holds.
+func TestParseIsBounded(t *testing.T) {
+	for name, text := range map[string]string{
+		"deep lists":    "version: 1\nrole: outside\npypi: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000),
+		"deep keys":     "version: 1\nrole: outside\n" + strings.Repeat("{a: ", 2000),
+		"many problems": "version: 1\nrole: outside\n" + strings.Repeat("- \n", 10) + strings.Repeat("k\n", 1000),
+		"many keys":     "version: 1\nrole: inside\ninbox: [" + strings.Repeat("~,", 100_000) + "]",
+		"long key":      "version: 1\nrole: inside\n" + strings.Repeat("k", 500_000) + ": 1\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			_, err := Parse("f.yaml", []byte(text))
+			ps, ok := errors.AsType[Problems](err)
+			if !ok || len(ps) == 0 || len(ps) > maxProblems || len(ps.Error()) > 100_000 {
+				t.Errorf("%d problems in %d bytes, want 1 to %d", len(ps), len(ps.Error()), maxProblems)
+			}
+			if d := time.Since(start); d > 20*time.Second {
+				t.Errorf("it took %v", d)
+			}
+		})
+	}
+}
+
+// The README's examples are what people start from.
+func TestReadmeExamples(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for i, block := range strings.Split(string(text), "```yaml\n") {
+		example, _, ok := strings.Cut(block, "```")
+		if i == 0 || !ok || !strings.Contains(example, "version:") {
+			continue
+		}
+		n++
+		if _, err := Parse("README.md", []byte(example)); err != nil {
+			t.Errorf("example %d:\n%v", n, err)
+		}
+	}
+	if n < 2 {
+		t.Errorf("%d examples, want one a role", n)
+	}
 }

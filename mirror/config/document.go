@@ -13,6 +13,15 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 )
 
+const (
+	// maxDepth bounds nesting; the deepest key of ours lies at 6.
+	maxDepth = 16
+	// maxProblems bounds what is reported; nobody reads on after so many.
+	maxProblems = 100
+	// maxSource bounds a line that is shown with its problem, in bytes.
+	maxSource = 400
+)
+
 // A document is a YAML file as text and as a tree, and the problems found in
 // it so far.
 type document struct {
@@ -31,6 +40,9 @@ type document struct {
 	bad map[string]bool
 }
 
+// lineEnd is what counts as the end of a line in YAML.
+var lineEnd = regexp.MustCompile("\r\n|[\n\r\u0085\u2028\u2029]")
+
 type mark struct{ line, column int }
 
 // A place is where something stands: its key, if it has one, and its value.
@@ -42,7 +54,7 @@ type place struct {
 // problems and no root.
 func parse(file string, data []byte) *document {
 	d := &document{
-		file: file, data: data, lines: strings.Split(string(data), "\n"),
+		file: file, data: data, lines: lineEnd.Split(string(data), -1),
 		places: make(map[string]place), keys: make(map[mark]string), values: make(map[mark]string), bad: make(map[string]bool),
 	}
 	var n yaml.Node
@@ -67,9 +79,12 @@ func parse(file string, data []byte) *document {
 
 // at adds a problem at a position; the zero mark is the whole file.
 func (d *document) at(m mark, format string, args ...any) {
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	p := Problem{File: d.file, Line: m.line, Column: m.column, Text: mask(fmt.Sprintf(format, args...))}
-	if m.line > 0 && m.line <= len(d.lines) {
-		p.Source = mask(strings.TrimSuffix(d.lines[m.line-1], "\r"))
+	if m.line > 0 && m.line <= len(d.lines) && len(d.lines[m.line-1]) <= maxSource {
+		p.Source = mask(d.lines[m.line-1])
 	}
 	if !slices.Contains(d.problems, p) {
 		d.problems = append(d.problems, p)
@@ -130,6 +145,10 @@ func (d *document) walk(path string, p place) (ok bool) {
 		d.at(markOf(n), "anchors and aliases are not used in this file; write the value out")
 		return false
 	}
+	if n.Kind != yaml.ScalarNode && strings.Count(path, ".")+strings.Count(path, "[") >= maxDepth {
+		d.at(markOf(n), "nested too deep")
+		return false
+	}
 	ok = true
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -143,7 +162,7 @@ func (d *document) walk(path string, p place) (ok bool) {
 				d.at(markOf(k), "merge keys are not used in this file; write the values out")
 				ok = false
 			default:
-				sub := join(path, k.Value)
+				sub := join(path, step(k.Value))
 				d.keys[markOf(k)] = sub
 				ok = d.walk(sub, place{k, v}) && ok
 			}
@@ -165,6 +184,10 @@ func (d *document) walk(path string, p place) (ok bool) {
 	}
 	return ok
 }
+
+// step is a key as a part of a path. None of ours holds a dot; in a path it
+// would look like a key below another.
+func step(key string) string { return strings.NewReplacer(".", "\x00", "[", "\x00").Replace(key) }
 
 func join(path, key string) string {
 	if path == "" {
@@ -246,8 +269,9 @@ func (d *document) loadError(e *yaml.LoadError, root reflect.Type) {
 	case isKey && unknownKey.MatchString(e.Message):
 		d.unknown(m, key, root)
 	case isKey && duplicateKey.MatchString(e.Message):
-		d.spoil(parentOf(key)) // of which the library then reads nothing
-		d.at(m, "key %q is given twice", lastKey(key))
+		name, above := d.split(key)
+		d.spoil(above) // of which the library then reads nothing
+		d.at(m, "key %q is given twice", name)
 	case strings.HasPrefix(e.Message, "cannot construct "):
 		path := d.values[m]
 		d.spoil(path)
@@ -265,26 +289,28 @@ func (d *document) loadError(e *yaml.LoadError, root reflect.Type) {
 
 // unknown says what is wrong with a key that the struct above does not have.
 func (d *document) unknown(m mark, path string, root reflect.Type) {
-	key := lastKey(path)
+	key, above := d.split(path)
 	if regexp.MustCompile(`(?i)^(` + secretKeys + `)$`).MatchString(key) {
 		d.at(m, "secrets are never written here (key %q); name a file with password_file", key)
 		return
 	}
-	known := keysOf(typeAt(root, parentOf(path)))
+	known := keysOf(typeAt(root, above))
 	for _, r := range roles() {
-		if parentOf(path) == "" && reflect.PointerTo(r.file) != root && slices.Contains(keysOf(r.file), key) {
+		if above == "" && reflect.PointerTo(r.file) != root && slices.Contains(keysOf(r.file), key) {
 			d.at(m, "key %q belongs to role %s", key, r.name)
 			return
 		}
 	}
 	if like := closest(key, known); like != "" {
-		d.spoil(join(parentOf(path), like))
+		d.spoil(join(above, like))
 		d.at(m, "unknown key %q (did you mean %q?)", key, like)
 		return
 	}
 	d.at(m, "unknown key %q (known here: %s)", key, strings.Join(known, ", "))
 }
 
-func lastKey(path string) string {
-	return path[strings.LastIndex(path, ".")+1:]
+// split takes a path of a key apart.
+func (d *document) split(path string) (key, above string) {
+	key = d.places[path].key.Value
+	return clip(key), strings.TrimSuffix(strings.TrimSuffix(path, step(key)), ".")
 }

@@ -174,7 +174,7 @@ func (d *document) owned(at string, t reflect.Type, err error) {
 	if err == nil {
 		return
 	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // a join is taken apart, not looked into
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range many.Unwrap() {
 			d.owned(at, t, e)
 		}

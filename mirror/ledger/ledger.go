@@ -63,7 +63,7 @@ var (
 	keyFloor   = []byte("floor")
 )
 
-// ErrLocked: another run holds the ledger.
+// ErrLocked says that another run holds the ledger.
 var ErrLocked = errors.New("the ledger is locked")
 
 // A LockedError names the ledger that another run holds. It matches
@@ -88,7 +88,7 @@ type Ledger struct {
 // to timeout for another run to end, not at all if timeout is zero, and then
 // returns a *[LockedError]. The lock is held until Close.
 func Open(path string, timeout time.Duration) (*Ledger, error) {
-	_, statErr := os.Stat(path)
+	_, statErr := os.Stat(path) //nolint:gosec // the configured file
 	l, err := open(path, timeout, false)
 	if err != nil {
 		return nil, err

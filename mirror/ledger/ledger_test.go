@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -43,7 +44,11 @@ func child(path string) int {
 			return err
 		}
 		fmt.Println("holding")
-		select {} // until SIGKILL
+		// Until SIGKILL, or until the parent is gone.
+		if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+			return err
+		}
+		return errors.New("not killed")
 	})
 	fmt.Fprintln(os.Stderr, err)
 	return 1
@@ -454,6 +459,9 @@ func TestKilledRunLeavesTheStateBefore(t *testing.T) {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	must(t, err)
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	must(t, cmd.Start())
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || line != "holding\n" {

@@ -157,7 +157,7 @@ func follows(sealed *bolt.Bucket, rec *Sealed) error {
 	return nil
 }
 
-// ErrUnknownBundle: the ledger has no bundle of that sequence.
+// ErrUnknownBundle says that the ledger has no bundle of that sequence.
 var ErrUnknownBundle = errors.New("no such bundle")
 
 // MarkLost records that a bundle will never arrive: the next one carries

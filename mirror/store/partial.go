@@ -68,7 +68,7 @@ func lockFile(name string) (*os.File, error) {
 	// each such event is somebody else's progress, so a few rounds are enough.
 	const rounds = 10
 	for range rounds {
-		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600) //nolint:gosec // a name of the store
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +85,7 @@ func lockFile(name string) (*os.File, error) {
 
 // tryLock locks f and reports whether its name still refers to it.
 func tryLock(f *os.File) (bool, error) {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor is a small integer
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false, ErrBusy
 	}
@@ -290,7 +290,7 @@ func removeIfThere(name string) error {
 // readValidator reads the file beside a partial one; what cannot have been
 // written by SetValidator counts as none.
 func readValidator(name string) (v string, err error) {
-	f, err := os.Open(name)
+	f, err := os.Open(name) //nolint:gosec // a name of the store
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

@@ -43,7 +43,7 @@ type identity struct {
 
 func identify(f *os.File) (identity, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a descriptor is a small integer
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return identity{}, fmt.Errorf("stat %s: %w", f.Name(), err)
 	}
 	return identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}, nil
@@ -188,7 +188,7 @@ func (s *Store) hashInto(h hash.Hash, f *os.File) (int64, error) {
 
 // advise asks for read-ahead. It is a wish; some file systems have none.
 func advise(f *os.File) {
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL) //nolint:gosec // a descriptor is a small integer
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 }
 
 // Open reads d and hashes what it hands out. If the bytes are not d, a Read
@@ -225,7 +225,7 @@ func (s *Store) ReadAll(d artifact.Digest, limit int64) (b []byte, err error) {
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	var buf bytes.Buffer
-	buf.Grow(int(size) + bytes.MinRead) //nolint:gosec // bounded by limit, which fits memory
+	buf.Grow(int(size) + bytes.MinRead)
 	// The file may have grown since: the reader stops at what it saw when it
 	// was opened, and one byte over the limit is enough to know.
 	if _, err := io.Copy(&buf, io.LimitReader(r, limit+1)); err != nil {
@@ -365,7 +365,7 @@ const maxQuarantined = 16
 func (s *Store) quarantineName(d artifact.Digest) (string, error) {
 	for n := 1; ; n++ {
 		name := filepath.Join(s.quarantine, d.Hex()+"-"+strconv.Itoa(n))
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // a name of the store
 		if err == nil {
 			return name, f.Close()
 		}

@@ -108,7 +108,8 @@ func Sdist(filename string) File {
 // TarGz makes a .tar.gz of regular files.
 func TarGz(entries ...Entry) []byte {
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	must(err)
 	w := tar.NewWriter(z)
 	for _, e := range entries {
 		must(w.WriteHeader(&tar.Header{Name: e.Name, Mode: 0o644, Size: int64(len(e.Body)), Typeflag: tar.TypeReg}))

@@ -39,10 +39,10 @@ sed -i -e "s|^    locks: \[\].*|    locks: [{file: requirements.txt}]|" \
 "$dm" export -q --only pypi/main
 cd "$work/inside"
 "$dm" init --role inside --config darkmirror.yaml >/dev/null 2>init.log
-sed -i -e "s|^state_dir:.*|state_dir: state|" -e "s|^inbox:.*|inbox: [$work/outside/state/outbox]|" -e "s|^  listen:.*|  listen: 127.0.0.1:0|" darkmirror.yaml
+sed -i -e "s|^state_dir:.*|state_dir: state|" -e "s|^inbox:.*|inbox: [$work/outside/state/outbox]|" darkmirror.yaml
 "$dm" key trust "$(ls "$work"/outside/*.pub)" >/dev/null
 "$dm" import -q
-"$dm" serve >serve.log 2>&1 &
+"$dm" serve --listen 127.0.0.1:0 >serve.log 2>&1 &
 serve_pid=$!
 for _ in $(seq 100); do grep -q ^ready serve.log && break; sleep 0.1; done
 index=$(awk '$1 == "pypi/main" { print $2 }' serve.log)

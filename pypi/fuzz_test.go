@@ -1,0 +1,320 @@
+package pypi
+
+import (
+	"bytes"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/darkmirror/darkmirror/pypi/pypitest"
+)
+
+// seed adds the seeds and fails if there are none.
+func seed[T string | []byte](f *testing.F, seeds ...T) {
+	f.Helper()
+	if len(seeds) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+}
+
+// pageSeeds are the hostile pages of that kind.
+func pageSeeds(f *testing.F, kind string) [][]byte {
+	f.Helper()
+	files, err := filepath.Glob("testdata/pages/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	var seeds [][]byte
+	for _, name := range files {
+		a, err := txtar.ParseFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, p := range a.Files {
+			if p.Name == "page."+kind {
+				seeds = append(seeds, p.Data)
+			}
+		}
+	}
+	return seeds
+}
+
+// FuzzVersion: the normal form is a version, equal to what was read, and
+// stays as it is.
+func FuzzVersion(f *testing.F) {
+	seed(f, "1.0", "1!2.0rc1.post3.dev4+ubuntu-1", "v1.0-alpha.1", "2026.11.22-3", "1.0+a_b.05", "٢.0", "1.0\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		v, err := ParseVersion(s)
+		if err != nil {
+			return
+		}
+		w, err := ParseVersion(v.String())
+		if err != nil || v.Compare(w) != 0 || w.String() != v.String() {
+			t.Fatalf("%q: normal form %q: %v", s, v, err)
+		}
+		set, err := ParseSpecifiers("==" + v.String())
+		if err != nil || !set.Contains(v) {
+			t.Fatalf("%q is not equal to itself: %v", s, err)
+		}
+	})
+}
+
+func FuzzSpecifiers(f *testing.F) {
+	seed(f, ">=1.0,<2", "~=1.4.5a4", "==1.*", "!=1.1+x", "===foo bar", ">1,,<=2.dev3")
+	v, err := ParseVersion("1.4.5")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		set, err := ParseSpecifiers(s)
+		if err != nil {
+			return
+		}
+		all := true
+		for _, c := range set {
+			all = all && Specifiers{c}.Contains(v)
+		}
+		if all != set.Contains(v) {
+			t.Fatalf("%q: the set and its clauses differ", s)
+		}
+	})
+}
+
+// FuzzRequirement: never panics; a marker that is read again says the same.
+func FuzzRequirement(f *testing.F) {
+	seed(f, `a[b,c]>=1,<2 ; python_version < "3" and (os_name == 'nt' or extra == "x")`, "a @ https://files.example/x ; os_name == 'nt'",
+		"a ; 'x' in extras", "a (>1) ; '3' in python_version", "a ; platform_release >= '5' or "+strings.Repeat("(", 33))
+	target, err := ParseTarget("cp312-manylinux_2_28_x86_64")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseRequirement(s)
+		if err != nil {
+			return
+		}
+		if n, err := NormalizeName(r.Name); err != nil || n != r.Name {
+			t.Fatalf("%q: name %q", s, r.Name)
+		}
+		if r.Marker.String() == "" {
+			return
+		}
+		again, err := ParseMarker(r.Marker.String())
+		if err != nil || again.Eval(&target.Env) != r.Marker.Eval(&target.Env) {
+			t.Fatalf("%q: marker %q: %v", s, r.Marker, err)
+		}
+	})
+}
+
+// FuzzFilename: what is accepted is safe and in normal form.
+func FuzzFilename(f *testing.F) {
+	seed(f, "x-1.0-1a-py2.py3-none-any.whl", "X.y_z-1!2+l-cp312-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "foo-bar-1.0.tar.gz", "../x-1.0.zip", "con.zip", "x-1.0-py3-none-any.whl\x00")
+	f.Fuzz(func(t *testing.T, s string) {
+		project, v, err := projectOf(s)
+		if err != nil {
+			return
+		}
+		if err := CheckFilename(s); err != nil || strings.ContainsAny(s, "/\\\x00\n ") {
+			t.Fatalf("%q accepted: %v", s, err)
+		}
+		if n, err := NormalizeName(project); err != nil || n != project || v.IsZero() {
+			t.Fatalf("%q: %q %v", s, project, err)
+		}
+	})
+}
+
+func FuzzTarget(f *testing.F) {
+	seed(f, "cp312-manylinux_2_28_x86_64", "cp313t-musllinux_1_2_aarch64@3.13.1", "cp39-macosx_10_15_x86_64", "cp311-win32", "cp399-macosx_99_99_arm64")
+	f.Fuzz(func(t *testing.T, s string) {
+		target, err := ParseTarget(s)
+		if err != nil {
+			return
+		}
+		if len(target.Tags()) == 0 || len(target.Tags()) > 100_000 || target.Env.OSName == "" {
+			t.Fatalf("%q: %d tags", s, len(target.Tags()))
+		}
+	})
+}
+
+// pages checks what every page that is read must hold.
+func checkPage(t *testing.T, pg *page) {
+	t.Helper()
+	for _, p := range pg.Files {
+		u, err := url.Parse(p.URL)
+		if err != nil || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.Host == "" {
+			t.Fatalf("URL %q: %v", p.URL, err)
+		}
+		if err := CheckFilename(p.Filename); err != nil {
+			t.Fatal(err)
+		}
+		if plain(p.YankedReason) != p.YankedReason || plain(p.RequiresPython) != p.RequiresPython {
+			t.Fatalf("%q %q", p.YankedReason, p.RequiresPython)
+		}
+	}
+}
+
+func fuzzPage(f *testing.F, contentType string, seeds [][]byte) {
+	seed(f, seeds...)
+	base, err := url.Parse("https://index.example/simple/foo/")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		pg, err := parsePage(contentType, b, base, func(string) bool { return true })
+		if err == nil {
+			checkPage(t, pg)
+		}
+	})
+}
+
+func FuzzSimpleJSON(f *testing.F) { fuzzPage(f, typeJSON, pageSeeds(f, "json")) }
+
+func FuzzSimpleHTML(f *testing.F) { fuzzPage(f, typePlain, pageSeeds(f, "html")) }
+
+func checkPins(t *testing.T, l *Lock) {
+	t.Helper()
+	for _, p := range l.Pins {
+		if p.Version.IsZero() || len(p.Digests) == 0 && len(p.Files) == 0 && !strings.HasPrefix(p.Where, "pylock") {
+			t.Fatalf("a pin without version or hash: %+v", p)
+		}
+		if n, err := NormalizeName(p.Name); err != nil || n != p.Name {
+			t.Fatalf("name %q", p.Name)
+		}
+		for _, file := range p.Files {
+			if err := CheckFilename(file.Name); err != nil || file.Digest.IsZero() {
+				t.Fatalf("%+v: %v", file, err)
+			}
+		}
+	}
+}
+
+func FuzzRequirements(f *testing.F) {
+	seed(f, []byte("# c\nfoo==1.0 ; os_name == 'nt' \\\n  --hash=sha256:"+hashA+" \\\n  --hash sha256:"+hashB+"\n  # via x\n-r other.txt\n"),
+		[]byte("--index-url=https://index.example\r\nfoo[a]===1 --hash=sha256:"+hashA), []byte("-e .\n"), []byte("\ufefffoo==1\\"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := parseRequirements(b, "requirements.txt")
+		if err == nil {
+			checkPins(t, l)
+		}
+	})
+}
+
+func FuzzPylock(f *testing.F) {
+	seed(f, []byte(pylockHead+"[[packages]]\nname = \"x\"\nversion = \"1\"\nmarker = \"'a' in extras\"\nwheels = [{url = \"https://files.example/x-1-py3-none-any.whl\", size = 3, hashes = {sha256 = \""+hashA+"\"}}]\n[packages.sdist]\nname = \"x-1.tar.gz\"\nhashes = {sha256 = \""+hashB+"\"}\n"),
+		[]byte("lock-version = \"1.1\"\npackages = []"), []byte("lock-version = \"1.0\"\n[[packages]]\nname = \"x\"\nversion=\"1\"\n[packages.vcs]\n"), []byte(strings.Repeat("a=[", 500)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := parsePylock(b, "pylock.toml")
+		if err == nil {
+			checkPins(t, l)
+		}
+	})
+}
+
+// FuzzWheel: never panics; what is accepted names its project, and every
+// entry is safe.
+func FuzzWheel(f *testing.F) {
+	seed(f, with(), pypitest.Wheel(wheelName, ">=3.9").Body, zip64(with(), nil), with(raw{name: "a", gap: "x"}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := CheckWheel(wheelName, bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return
+		}
+		m, err := parseMetadata(c.Metadata)
+		if err != nil || m.Name != "x" || m.Version.String() != "1.0" {
+			t.Fatalf("%+v, %v", m, err)
+		}
+		z, err := openZip(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range z.entries {
+			if strings.HasPrefix(e.name, "/") || strings.Contains("/"+e.name+"/", "/../") || e.start+e.packed > int64(len(b)) {
+				t.Fatalf("%+v", e)
+			}
+		}
+	})
+}
+
+func FuzzSdist(f *testing.F) {
+	seed(f, pypitest.Sdist("foo-1.0.tar.gz").Body, pypitest.TarGz(pypitest.Entry{Name: "foo-1.0/PKG-INFO", Body: "Name: foo"}), []byte("\x1f\x8b"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := CheckSdist("foo-1.0.tar.gz", bytes.NewReader(b), int64(len(b)))
+		if err == nil && c.Metadata != nil {
+			t.Fatal("a source archive has no METADATA")
+		}
+	})
+}
+
+func FuzzMetadata(f *testing.F) {
+	seed(f, []byte("Metadata-Version: 2.4\nName: foo\nVersion: 1.0\nRequires-Python: >=3\nDescription: a\n b\n\nbody"), []byte("\ufeffName:x\r\nVersion:1\r\n\r\n"), []byte(" x\n"), []byte("Name: a\nName: b"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := parseMetadata(b)
+		if err != nil {
+			return
+		}
+		if n, err := NormalizeName(m.Name); err != nil || n != m.Name || m.Version.IsZero() {
+			t.Fatalf("%+v", m)
+		}
+	})
+}
+
+// FuzzIndex: what is accepted encodes to the same state.
+func FuzzIndex(f *testing.F) {
+	d := indexDoc{Projects: []indexProject{{Name: "foo", Files: []indexFile{{Filename: "foo-1.0-py3-none-any.whl", Version: "1.0", SHA256: [32]byte{1}, Size: 5, Yanked: true, YankedReason: "x", UploadTime: "2026-01-01T00:00:00Z"}}}}}
+	b, err := d.encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	seed(f, b, []byte(`{"schema":"darkmirror.pypi/v1","projects":[]}`), []byte(`{"schema":"darkmirror.pypi/v1","projects":[{"name":"A","files":[]}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := decodeIndex(b)
+		if err != nil {
+			return
+		}
+		one, err := d.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := decodeIndex(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if two, err := again.encode(); err != nil || !bytes.Equal(one, two) {
+			t.Fatalf("not a fixed point: %v", err)
+		}
+	})
+}
+
+// FuzzCurrent reads what this host wrote itself, and must not panic on a
+// damaged file.
+func FuzzCurrent(f *testing.F) {
+	seed(f, []byte(`{"schema":"darkmirror.pypi-current/v1","source":"pypi/main","seq":1,"projects":[]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		name := filepath.Join(t.TempDir(), currentName)
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := readState(name)
+		if err == nil && s.info == nil {
+			t.Fatal("no identity")
+		}
+	})
+}
+
+func FuzzNegotiate(f *testing.F) {
+	seed(f, acceptPage, "*/*", "text/html;q=0.3, application/*;q=1", "", ";;,q=,")
+	f.Fuzz(func(t *testing.T, s string) {
+		kind, ok := negotiate(s)
+		if ok != (kind == typeJSON || kind == typeHTML || kind == typePlain) {
+			t.Fatalf("%q: %q %v", s, kind, ok)
+		}
+		acceptsGzip([]string{s})
+	})
+}
