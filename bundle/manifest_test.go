@@ -28,8 +28,11 @@ func valid() *Manifest {
 		Scanners: []Scanner{{"trivy", "0.74.0", digest("db"), "2026-11-22"}},
 		Withdraw: []Withdrawal{{digest("bad"), "malware", "ADV-1"}},
 		Blobs: []Blob{
-			{Digest: digest("apt"), Size: 3}, {Digest: digest("pypi"), Size: 4}, {Digest: digest("wheel"), Size: 5},
-			{Digest: digest("db"), Size: 1 << 20}, {Digest: digest("layer"), Size: MaxSegment + 1},
+			{Digest: digest("apt"), Size: 3},
+			{Digest: digest("pypi"), Size: 4},
+			{Digest: digest("wheel"), Size: 5},
+			{Digest: digest("db"), Size: 1 << 20},
+			{Digest: digest("layer"), Size: MaxSegment + 1},
 		},
 	}
 	m.normalize()

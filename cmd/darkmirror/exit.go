@@ -105,7 +105,7 @@ func leaves(err error) []error {
 	if err == nil {
 		return nil
 	}
-	if multi, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // walks the tree itself, one level at a time
+	if multi, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range multi.Unwrap() {
 			all = append(all, leaves(e)...)

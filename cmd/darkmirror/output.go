@@ -16,6 +16,24 @@ type streams struct {
 	out, err io.Writer
 }
 
+// A resultWriter remembers that a result could not be written, so that a
+// command does not exit with 0 after half of it; the many places that print
+// need not ask each time.
+type resultWriter struct {
+	w   io.Writer
+	err error
+}
+
+// Write fails from the first failure on.
+func (r *resultWriter) Write(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err := r.w.Write(p)
+	r.err = err
+	return n, err
+}
+
 // terminal reports whether w is a terminal that a person watches.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)

@@ -32,6 +32,8 @@ type app struct {
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, s streams) int {
+	out := &resultWriter{w: s.out}
+	s.out = out
 	a := &app{streams: s, output: formatTable}
 	root := newRoot(a)
 	root.SetArgs(args)
@@ -39,6 +41,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	err := root.ExecuteContext(ctx)
+	if out.err != nil {
+		err = errors.Join(err, fmt.Errorf("write the result: %w", out.err))
+	}
 	if ctx.Err() != nil && err != nil {
 		err = errors.Join(err, context.Canceled)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/bundle"
@@ -31,12 +32,15 @@ func publishDir(cfg *config.Config, source string) string {
 	return filepath.Join(cfg.StateDir, "published", filepath.FromSlash(source))
 }
 
+// lockWait outlasts a status that looks at the ledger, and no run.
+const lockWait = time.Second
+
 // openState opens store and ledger; the ledger's lock is the run lock.
 func openState(cfg *config.Config) (*store.Store, *ledger.Ledger, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
 		return nil, nil, err
 	}
-	led, err := ledger.Open(ledgerFile(cfg), 0)
+	led, err := ledger.Open(ledgerFile(cfg), lockWait)
 	if err != nil {
 		return nil, nil, err
 	}

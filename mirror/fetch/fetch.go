@@ -222,7 +222,7 @@ func (c *Client) Get(ctx context.Context, rawURL string, o GetOptions) (*Respons
 		h.Set("If-Modified-Since", o.LastModified)
 	}
 	for try := 0; ; try++ {
-		resp, err := c.do(ctx, http.MethodGet, rawURL, h)
+		resp, err := c.do(ctx, http.MethodGet, rawURL, h) //nolint:bodyclose // document closes it
 		if err != nil {
 			return nil, err
 		}

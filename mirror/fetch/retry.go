@@ -101,7 +101,7 @@ func retryAfter(v string, now time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	if s, err := strconv.ParseUint(v, 10, 32); err == nil {
-		return min(maxRetryAfter, time.Duration(s)*time.Second), true //nolint:gosec // 32 bits of seconds fit
+		return min(maxRetryAfter, time.Duration(s)*time.Second), true
 	}
 	at, err := http.ParseTime(v)
 	if err != nil {
