@@ -26,17 +26,20 @@ const (
 	arHeader   = 60
 )
 
+// A debReader reads package files. It is safe for concurrent use.
+type debReader struct{ unxz unxz }
+
 // A debInfo is what the control file of a .deb says it is.
 type debInfo struct{ name, version, arch string }
 
 func (d debInfo) String() string { return d.name + " " + d.version + " " + d.arch }
 
-// readDeb checks the frame of a package file and reads its control file. The
+// read checks the frame of a package file and reads its control file. The
 // frame: debian-binary with format 2.x, then control.tar, then data.tar;
 // between and after them only members whose names begin with "_", as deb(5)
 // allows and signers use. data.tar is not unpacked. Where whole is false,
 // reading ends at the header of data.tar.
-func readDeb(r io.Reader, size int64, whole bool) (*debInfo, error) {
+func (d *debReader) read(r io.Reader, size int64, whole bool) (*debInfo, error) {
 	a := &arReader{r: r, left: size}
 	if err := a.begin(); err != nil {
 		return nil, err
@@ -59,7 +62,7 @@ func readDeb(r io.Reader, size int64, whole bool) (*debInfo, error) {
 		case base == "debian-binary" && n == 0:
 			err = checkFormat(a, m)
 		case base == "control.tar" && len(order) == 1:
-			info, err = readControl(a.body(), ext)
+			info, err = d.control(a.body(), ext)
 		case base == "data.tar" && len(order) == 2:
 			if !knownExt(ext) && ext != ".lzma" {
 				err = fmt.Errorf("unknown compression %q", ext)
@@ -114,12 +117,25 @@ func checkFormat(a *arReader, m arMember) error {
 	return nil
 }
 
-// readControl finds the control file in control.tar.
-func readControl(r io.Reader, ext string) (*debInfo, error) {
+// control finds the control file in control.tar.
+func (d *debReader) control(r io.Reader, ext string) (info *debInfo, err error) {
+	read := func(z io.Reader) (err error) {
+		info, err = controlOf(z)
+		return err
+	}
+	if ext == ".xz" {
+		err = d.unxz.use(r, maxControlTar, read)
+		return info, err
+	}
 	z, err := decompress(r, ext, maxControlTar)
 	if err != nil {
 		return nil, err
 	}
+	err = errors.Join(read(z), z.Close())
+	return info, err
+}
+
+func controlOf(z io.Reader) (*debInfo, error) {
 	var info *debInfo
 	tr := tar.NewReader(z)
 	for n := 0; ; n++ {
@@ -145,9 +161,6 @@ func readControl(r io.Reader, ext string) (*debInfo, error) {
 	}
 	// The rest is read so that the compressed stream is checked to its end.
 	if _, err := io.Copy(io.Discard, z); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
 		return nil, err
 	}
 	if info == nil {

@@ -55,7 +55,7 @@ func TestReadDeb(t *testing.T) {
 			"signed": apttest.Ar(format, ctl, data, sign),
 		} {
 			for _, whole := range []bool{true, false} {
-				info, err := readDeb(bytes.NewReader(deb), int64(len(deb)), whole)
+				info, err := new(debReader).read(bytes.NewReader(deb), int64(len(deb)), whole)
 				if err != nil || *info != (debInfo{"jq", "1:1.6", "amd64"}) {
 					t.Errorf("%s%s: %v, %v", name, ext, info, err)
 				}
@@ -82,11 +82,11 @@ func TestReadDeb(t *testing.T) {
 		"garbage behind":   append(bytes.Clone(good), "surplus"...),
 		"cut":              good[:len(good)-3],
 	} {
-		if info, err := readDeb(bytes.NewReader(deb), int64(len(deb)), true); err == nil || info != nil {
+		if info, err := new(debReader).read(bytes.NewReader(deb), int64(len(deb)), true); err == nil || info != nil {
 			t.Errorf("%s is accepted: %v", name, info)
 		}
 	}
-	if _, err := readDeb(bytes.NewReader(good), int64(len(good))+9, true); err == nil {
+	if _, err := new(debReader).read(bytes.NewReader(good), int64(len(good))+9, true); err == nil {
 		t.Error("a size beyond the end is accepted")
 	}
 }
@@ -101,7 +101,7 @@ func FuzzReadDeb(f *testing.F) {
 	f.Add([]byte(arMagic))
 	f.Add(apttest.Ar(apttest.Member{Name: "debian-binary", Data: []byte("2.0\n")}, apttest.Member{Name: "control.tar", Data: make([]byte, 1024)}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		info, err := readDeb(bytes.NewReader(b), int64(len(b)), true)
+		info, err := new(debReader).read(bytes.NewReader(b), int64(len(b)), true)
 		if (err == nil) != (info != nil) {
 			t.Fatalf("%v, %v", info, err)
 		}
@@ -111,7 +111,7 @@ func FuzzReadDeb(f *testing.F) {
 		if !bytes.HasPrefix(b, []byte(arMagic+"debian-binary")) {
 			t.Error("accepted without its frame")
 		}
-		if short, err := readDeb(bytes.NewReader(b), int64(len(b)), false); err != nil || *short != *info {
+		if short, err := new(debReader).read(bytes.NewReader(b), int64(len(b)), false); err != nil || *short != *info {
 			t.Errorf("read whole %v, read short %v, %v", info, short, err)
 		}
 	})

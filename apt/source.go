@@ -33,6 +33,7 @@ type Source struct {
 	log    *slog.Logger
 
 	downloads keyed
+	debs      debReader
 	mu        sync.Mutex
 	expected  map[artifact.Digest]debInfo // of the last Resolve
 }
@@ -210,17 +211,17 @@ func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
 	s.mu.Lock()
 	want, known := s.expected[f.Digest]
 	s.mu.Unlock()
-	return checkDeb(s.st, f, want, known, !had)
+	return s.debs.check(s.st, f, want, known, !had)
 }
 
-// checkDeb reads a package file from the store. whole reads it to its end.
-func checkDeb(st *store.Store, f artifact.File, want debInfo, known, whole bool) (err error) {
+// check reads a package file from the store. whole reads it to its end.
+func (d *debReader) check(st *store.Store, f artifact.File, want debInfo, known, whole bool) (err error) {
 	r, err := st.Open(f.Digest)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	got, err := readDeb(r, f.Size, whole)
+	got, err := d.read(r, f.Size, whole)
 	if err != nil {
 		if _, damaged := errors.AsType[*artifact.Refusal](err); damaged {
 			return err

@@ -32,6 +32,7 @@ type Publisher struct {
 	st   *store.Store
 	dir  string
 	log  *slog.Logger
+	debs debReader
 }
 
 // NewPublisher checks the configuration and writes nothing. name is
@@ -105,7 +106,7 @@ func (p *Publisher) Verify(ctx context.Context, snap, prev *artifact.Snapshot) e
 			if err := gctx.Err(); err != nil {
 				return err
 			}
-			return checkDeb(p.st, s.file, s.info, true, false)
+			return p.debs.check(p.st, s.file, s.info, true, false)
 		})
 	}
 	return g.Wait()

@@ -54,11 +54,11 @@ class Bench:
         r = self.rep
         r.say(f"darkmirror bench, {time.strftime('%Y-%m-%d')}{', quick: one repetition, no 4 GiB' if self.quick else ''}")
         r.say("machine   " + report.machine(self.work) + f", load {os.getloadavg()[0]:.1f}")
-        versions = [("darkmirror", report.first([self.dm, "version"])), ("Go", report.first(["go", "env", "GOVERSION"])),
+        versions = [("darkmirror", report.first([self.dm, "version"], r"(?<=darkmirror )\S+")), ("Go", report.first(["go", "env", "GOVERSION"], r"[\d.]+")),
                     ("Python", report.first([sys.executable, "--version"])),
                     ("pip", self.python and report.first([self.python, "-m", "pip", "--version"])),
                     ("aptly", self.aptly and report.first(["aptly", "version"])),
-                    ("nginx", self.nginx and report.first([self.nginx, "-v"]))]
+                    ("nginx", self.nginx and report.first([self.nginx, "-v"], r"[\d.]+"))]
         r.say("versions  " + ", ".join(f"{n} {v or 'missing, left out'}" for n, v in versions))
 
     # ------------------------------------------------ 1, 2, 4: written, memory, speed
@@ -69,11 +69,11 @@ class Bench:
             big.append(("one of 4 GiB", 4 * GiB, 1))
         rows = [["set", "export", "export warm", "import", "verify", "written/payload: cold", "warm", "import"]]
         peaks = {}
+        speeds = [["set", "export", "export warm", "import", "verify", "CPU s/GB: export", "export warm", "import", "verify"]]
         for label, flags, reps in [("3000 of 16 KiB", "many:3000:16384", self.reps if self.quick else 3),
                                    ("400 of 512 KiB", "mid:400:524288", self.reps if self.quick else 3),
                                    *[(n, f"big:1:{s}", k) for n, s, k in big]]:
             name = flags.split(":")[0]
-            one = label.startswith("one")
             with self.upstream("-wheels", flags) as up:
                 out = Outside(self.dm, self.path("outside"), up, wheels=[name])
                 cold, warm, imp, ver = self.rounds(out, reps, label == "one of 1 GiB")
@@ -84,13 +84,16 @@ class Bench:
             if ratio["warm"] < 0.5:
                 raise proc.Failed("the kernel counts no writes on this file system; set BENCH_DIR to a folder on a disk")
             rows.append([label] + [f"{median(v, 'rss') / MB:.1f} MB" for v in (cold, warm, imp, ver)] + [f"{ratio[k]:.3f}" for k in ("cold", "warm", "import")])
+            all4 = (cold, warm, imp, ver)
+            speeds.append([label] + [f"{payload / median(v, 'wall') / MB:.0f}" for v in all4] + [f"{median(v, 'cpu') / payload * 1e9:.2f}" for v in all4])
             for side in ("export", "import"):
                 self.rep.bound(f"peak memory, {side}, {label}", peaks[label][side], MEMORY, f"{peaks[label][side] / MB:.1f} MB of {MEMORY / MB:.0f}")
-            if one or name == "mid":
-                self.rep.bound(f"written for a bundle from a warm store, {label}", ratio["warm"], WRITTEN, f"{ratio['warm']:.3f} of {WRITTEN}")
+            self.rep.bound(f"written for a bundle from a warm store, {label}", ratio["warm"], WRITTEN, f"{ratio['warm']:.3f} of {WRITTEN}")
             shutil.rmtree(out.dir)
         self.rep.section("1, 2. Peak memory (median), and bytes written of the payload")
         self.rep.table(rows)
+        self.rep.section("4. Throughput of whole commands, MB/s (median)")
+        self.rep.table(speeds)
         if not self.quick:
             small, large = peaks["one of 100 MiB"], peaks["one of 4 GiB"]
             for side in ("export", "export warm", "import"):
@@ -160,12 +163,10 @@ class Bench:
     # ------------------------------------------------ 6: serving
 
     def serving(self, ins, payload):
-        with open(os.path.join(ins.dir, "darkmirror.yaml"), "a") as f:
-            f.write("serve: {listen: '127.0.0.1:0'}\n")
         log = os.path.join(ins.dir, "darkmirror.log")
         servers = []
         try:
-            servers.append(proc.Server([self.dm, "serve"], ins.dir, lambda: "ready" in open(log).read()))
+            servers.append(proc.Server([self.dm, "serve", "--listen", "127.0.0.1:0"], ins.dir, lambda: "ready" in open(log).read()))
             url = urlsplit(next(w for w in open(log).read().split() if w.startswith("http")))
             current = json.load(open(glob.glob(os.path.join(ins.dir, "state/published/pypi/main/current.json"))[0]))
             file = current["projects"][0]["files"][0]["file"]
@@ -243,10 +244,17 @@ class Bench:
                     shutil.rmtree(d)
         self.rep.section(f"3. The same work: {count} files of {size >> 10} KiB from one upstream, median of {self.reps}")
         rows = [["program", "wall", "CPU", "memory", "written", "wall s", "CPU s", "peak MB", "written MB", "requests", "fetched MB"]]
-        for pair in (("darkmirror export, wheels", "pip download"), ("darkmirror export, debs", "aptly mirror create, update"),
-                     ("darkmirror import, debs", "aptly snapshot, publish")):
-            base = runs[pair[0]]
-            for name in (n for n in pair if n in runs):
+        groups = [["darkmirror export, wheels", "pip download"], ["darkmirror export, debs", "aptly mirror create, update"]]
+        if self.aptly:
+            both = "darkmirror export and import, debs"
+            runs[both] = [a + b for a, b in zip(runs["darkmirror export, debs"], runs["darkmirror import, debs"])]
+            whole = "aptly mirror, snapshot, publish"
+            runs[whole] = [a + b for a, b in zip(runs["aptly mirror create, update"], runs["aptly snapshot, publish"])]
+            asked[both], asked[whole] = asked["darkmirror export, debs"], asked["aptly mirror create, update"]
+            groups.append([both, whole])
+        for group in groups:
+            base = runs[group[0]]
+            for name in (n for n in group if n in runs):
                 v = [median(runs[name], f) for f in ("wall", "cpu", "rss", "written")]
                 b = [median(base, f) for f in ("wall", "cpu", "rss", "written")]
                 rows.append([name] + [f"{x / max(y, 1e-9):.2f}x" for x, y in zip(v, b)] +
@@ -325,10 +333,12 @@ class Bench:
         self.rep.bound("delta beside the new package", over, limit, f"{over:,} of {limit:,.0f} bytes")
 
     def all(self):
+        start = time.monotonic()
         self.head()
         for step in (self.sizes, self.peers, self.kills, self.delta):
             step()
         self.rep.verdict()
+        self.rep.say(f"took {time.monotonic() - start:.0f} s, load {os.getloadavg()[0]:.1f} at the end")
         return self.rep.missed()
 
 

@@ -13,10 +13,12 @@ import os
 import signal
 import statistics
 import subprocess
+import sys
 import time
 import urllib.request
 
 MB = 1_000_000
+LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
 
 
 class Failed(Exception):
@@ -43,21 +45,28 @@ def median(runs, field):
 def run(argv, cwd, env=None, log=None):
     """Runs a program to its end and returns its Usage; a failure is an error."""
     log = log or os.path.join(cwd, "run.log")
-    with open(log, "w+b") as out:
-        start = time.monotonic()
-        p = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
-        os.waitid(os.P_PID, p.pid, os.WEXITED | os.WNOWAIT)
-        wall = time.monotonic() - start
-        io = dict(line.split(": ") for line in open(f"/proc/{p.pid}/io").read().splitlines())
-        _, status, ru = os.wait4(p.pid, 0)
-        p.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        text = out.read().decode(errors="replace")
-    if p.returncode != 0:
-        raise Failed(f"{' '.join(argv)}: exit {p.returncode}\n{text[-2000:]}")
-    u = Usage(wall, ru.ru_utime + ru.ru_stime, ru.ru_maxrss * 1024, int(io["write_bytes"]), int(io["wchar"]))
-    u.out = text
+    r, w = os.pipe()
+    with open(log, "wb") as out:
+        p = subprocess.Popen([sys.executable, "-I", "-S", LAUNCH, str(w), *argv], cwd=cwd, env=env,
+                             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, pass_fds=[w])
+        os.close(w)
+        with open(r) as f:
+            used = f.read()
+        p.wait()
+    if p.returncode != 0 or not used:
+        raise Failed(f"{' '.join(argv)} could not be run\n{tail(log)}")
+    used = json.loads(used)
+    if code := used.pop("code"):
+        raise Failed(f"{' '.join(argv)}: exit {code}\n{tail(log)}")
+    u = Usage(**used)
+    with open(log, errors="replace") as f:
+        u.out = f.read()
     return u
+
+
+def tail(name):
+    with open(name, errors="replace") as f:
+        return f.read()[-2000:]
 
 
 class Server:
@@ -70,7 +79,7 @@ class Server:
         while not ready():
             if self.p.poll() is not None or time.monotonic() > end:
                 self.close()
-                raise Failed(f"{' '.join(argv)} did not start; see {self.log.name}")
+                raise Failed(f"{' '.join(argv)} did not start\n{tail(self.log.name)}")
             time.sleep(0.02)
 
     def close(self):
@@ -126,7 +135,7 @@ def kill_at(argv, cwd, reached, env=None, wait=120):
             if p.poll() is not None or time.monotonic() > end:
                 p.kill()
                 p.wait()
-                raise Failed(f"{' '.join(argv)} ended before it was to be killed; see {out.name}")
+                raise Failed(f"{' '.join(argv)} ended before it was to be killed\n{tail(out.name)}")
             time.sleep(0.02)
         p.send_signal(signal.SIGKILL)
         p.wait()

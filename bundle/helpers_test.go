@@ -231,3 +231,10 @@ func newHash(t testing.TB, r io.Reader) []byte {
 }
 
 func mapKeys(m map[string]string) func(func(string) bool) { return maps.Keys(m) }
+
+func closeIt(t testing.TB, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}

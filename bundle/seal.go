@@ -193,7 +193,6 @@ func place(tmp string, out *Sealed, docs []document) error {
 			failpoint.Here("bundle.envelope-written")
 		}
 	}
-	//nolint:gosec // a folder needs its x bits; see dirMode
 	if err := os.Chmod(tmp, dirMode); err != nil {
 		return err
 	}
@@ -253,7 +252,6 @@ func readBounded(name string, limit int64) (data []byte, err error) {
 }
 
 func writeSynced(name string, data []byte) (err error) {
-	//nolint:gosec // see fileMode
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return err

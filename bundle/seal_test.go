@@ -27,7 +27,7 @@ func TestSealRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	defer closeIt(t, r)
 	m, rep, err := r.Verify(f.trust)
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestLargeBlob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.Close()
+	defer closeIt(t, src)
 	if got := newHash(t, src); !bytes.Equal(got, digest[:]) {
 		t.Fatalf("got %x", got)
 	}
@@ -301,7 +301,7 @@ func TestSealRefuses(t *testing.T) {
 			delete(c, m.Blobs[4].Digest)
 			return c.open
 		}, "file does not exist"},
-		"error at the end": {func(c content, m *Manifest) func(artifact.Digest) (io.ReadCloser, error) {
+		"error at the end": {func(c content, _ *Manifest) func(artifact.Digest) (io.ReadCloser, error) {
 			return func(d artifact.Digest) (io.ReadCloser, error) {
 				return io.NopCloser(io.MultiReader(bytes.NewReader(c[d]), failing{wrong})), nil
 			}

@@ -37,6 +37,7 @@ type sealer struct {
 	writeQ  queue
 	comp    *compressor
 	head    []byte
+	packed  bytes.Buffer  // what a frame has more than its whole segments
 	infos   []*VolumeInfo // SHA256 is the hasher's until run returns
 	pos     int64         // in the current volume
 	extents [][]extent
@@ -197,18 +198,21 @@ func sameSource(want, got artifact.Digest) error {
 // since its length stands in the tar header before it.
 func (s *sealer) compress(ctx context.Context, i int, r io.Reader) error {
 	b := &s.m.Blobs[i]
-	var buf bytes.Buffer
+	buf := &s.packed
+	buf.Reset()
+	// Else it would double its way up to twice what is needed.
+	buf.Grow(int(min(b.Size, s.lim.zstd) + min(b.Size, chunkSize) + 64<<10))
 	flush := func(n int64) error {
 		sum := new(artifact.Digest)
 		s.stored[i].lens = append(s.stored[i].lens, n)
 		s.stored[i].digests = append(s.stored[i].digests, sum)
 		b.StoredSize += n
-		return s.addSegment(ctx, b.Digest, len(s.stored[i].lens), n, sum, func(p []byte) error { return readFull(&buf, p) })
+		return s.addSegment(ctx, b.Digest, len(s.stored[i].lens), n, sum, func(p []byte) error { return readFull(buf, p) })
 	}
 	b.StoredSize = 0
 	whole := sha256.New()
 	piece := make([]byte, min(b.Size, chunkSize))
-	s.comp.enc.Reset(&buf)
+	s.comp.enc.Reset(buf)
 	for left := b.Size; left > 0; {
 		p := piece[:min(left, chunkSize)]
 		if err := readFull(r, p); err != nil {

@@ -28,7 +28,6 @@ type volumeFile struct {
 }
 
 func createVolume(dir, name string) (*volumeFile, error) {
-	//nolint:gosec // see fileMode; the name is our own
 	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return nil, err

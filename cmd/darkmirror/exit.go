@@ -13,6 +13,7 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/mirror/ledger"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi"
 	"github.com/darkmirror/darkmirror/scan"
 )
 
@@ -79,7 +80,7 @@ func isClass(class error) func(error) bool {
 }
 
 func isUsage(err error) bool {
-	return isA[*usageError](err) || isA[config.Problems](err) || errors.Is(err, fetch.ErrHost)
+	return isA[*usageError](err) || isA[config.Problems](err) || errors.Is(err, fetch.ErrHost) || errors.Is(err, pypi.ErrLock)
 }
 
 func isSpace(err error) bool {

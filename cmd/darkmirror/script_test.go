@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -15,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,8 +49,8 @@ func TestMain(m *testing.M) {
 //	requests NAME                 print what was asked for since the last time
 //	outside DIR [NAME|LINE]...    write the configuration of that role for these
 //	inside DIR [NAME|LINE]...     upstreams, with further lines; see configure
-//	carry FROM TO SEQ...          copy bundles from an outbox into an inbox;
-//	                              $BUNDLE is the last copy
+//	carry FROM TO SEQ...          copy bundles from an outbox into an inbox, in
+//	                              place of what is there; $BUNDLE is the last
 //	find VAR PATTERN              the one file that matches
 //	flip FILE OFFSET              change one bit; negative: from the end
 //	truncate FILE SIZE            negative: from the end
@@ -63,7 +61,7 @@ func TestMain(m *testing.M) {
 //	[!] json FILE PATH [VALUE]    look into a document; see look
 //	get STATUS URL [HEADER]       print an answer
 //	freeport VAR                  an address on which nothing listens
-//	waitfor URL|request NAME      until it answers, or a request has come
+//	waitfor ADDR|request NAME     until it answers, or a request has come
 //
 // Upstreams listen on the loopback interface; nothing else is contacted.
 func TestScript(t *testing.T) {
@@ -106,7 +104,7 @@ func TestScript(t *testing.T) {
 			"json":     lookInto,
 			"get":      command("get STATUS URL [HEADER]", 2, 3, get),
 			"freeport": command("freeport VAR", 1, 1, freePort),
-			"waitfor":  command("waitfor URL | waitfor request NAME", 1, 2, waitFor),
+			"waitfor":  command("waitfor ADDR | waitfor request NAME", 1, 2, waitFor),
 		},
 	})
 }
@@ -502,7 +500,7 @@ func carry(ts *testscript.TestScript, args []string) {
 	for _, seq := range args[2:] {
 		from := only(ts, filepath.Join(work, args[0], "state", "outbox", "*-"+seq+"-*"))
 		to := filepath.Join(work, args[1], "inbox", filepath.Base(from))
-		ts.Check(os.CopyFS(to, os.DirFS(from)))
+		ts.Check(errors.Join(os.RemoveAll(to), os.CopyFS(to, os.DirFS(from))))
 		ts.Setenv("BUNDLE", to)
 	}
 }
@@ -597,8 +595,8 @@ func weigh(ts *testscript.TestScript, args []string) {
 }
 
 // lookInto is the command json. FILE may be stdout or stderr; of several
-// lines the last counts. PATH is made of keys, indexes and "#" (how many),
-// with points between. Without VALUE something must be there; VALUE is the
+// lines the last counts. PATH is made of keys, indexes and "len" (how
+// many), with points between. Without VALUE something must be there; VALUE is the
 // text of a string, or else JSON. With "!" it must not be so.
 func lookInto(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 && len(args) != 3 {
@@ -638,7 +636,7 @@ func at(v any, path []string) (string, bool) {
 		case []any:
 			n, err := strconv.Atoi(key)
 			switch {
-			case key == "#":
+			case key == "len":
 				v = json.Number(strconv.Itoa(len(x)))
 			case err != nil || n < 0 || n >= len(x):
 				return "", false
@@ -687,9 +685,7 @@ const patience = 20 * time.Second
 
 func waitFor(ts *testscript.TestScript, args []string) {
 	ready := func() bool {
-		u, err := url.Parse(args[0])
-		ts.Check(err)
-		c, err := net.Dial("tcp", cmp.Or(u.Host, args[0]))
+		c, err := net.Dial("tcp", args[0])
 		return err == nil && c.Close() == nil
 	}
 	if args[0] == "request" && len(args) == 2 {

@@ -18,6 +18,9 @@ const (
 	copyBuffer = 256 << 10
 	// eventEvery is how many bytes lie between two progress events.
 	eventEvery = 256 << 10
+	// minProgress is what a try must win for the count of tries to start
+	// anew: a server that cuts each reply after a few bytes is given up.
+	minProgress = 64 << 10
 )
 
 // A Partial is a download's place on disk. It keeps what was received over
@@ -42,8 +45,10 @@ type Partial interface {
 // wrong, it is fetched once more from its beginning.
 func (c *Client) Download(ctx context.Context, rawURL string, p Partial) error {
 	failpoint.Here("fetch.started")
-	d := &download{c: c, url: rawURL, p: p, buf: make([]byte, copyBuffer), resumed: p.Size() > 0}
-	for {
+	d := &download{c: c, url: rawURL, p: p, resumed: p.Size() > 0}
+	defer d.flush()
+	d.advance()
+	for again := false; ; again = true {
 		if err := d.fill(ctx); err != nil {
 			return err
 		}
@@ -53,15 +58,17 @@ func (c *Client) Download(ctx context.Context, rawURL string, p Partial) error {
 			failpoint.Here("fetch.committed")
 			return nil
 		}
-		if !errors.Is(err, artifact.ErrIntegrity) || !d.resumed || d.again {
-			return err
+		if !errors.Is(err, artifact.ErrIntegrity) || !d.resumed || again {
+			return fmt.Errorf("%s: %s: %w", c.c.Name, Redact(rawURL), err)
 		}
 		// What lay here may be of another file than what came now.
-		c.note(rawURL, "the resumed file is wrong; fetching it whole")
+		const note = "the resumed file is wrong; fetching it whole"
+		c.log.WarnContext(ctx, note, slogSource(c), slogURL(rawURL))
+		c.event(rawURL, 0, Redact(rawURL)+": "+note)
 		if err := p.Reset(); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", c.c.Name, err)
 		}
-		d.again, d.resumed = true, false
+		d.resumed, d.whole, d.best = false, true, 0
 	}
 }
 
@@ -70,130 +77,206 @@ type download struct {
 	c       *Client
 	url     string
 	p       Partial
-	buf     []byte
 	resumed bool // bytes of more than one reply
-	again   bool // this is the second whole try
-	passed  int  // quarters that were reported as fail points
+	whole   bool // no more ranges: they made things worse
+	best    int64
+	seen    int64 // bytes reported, or pending
+	pending int64
+	passed  int // quarters that were reported as fail points
 }
 
 // fill brings p to its total.
 func (d *download) fill(ctx context.Context) error {
 	if d.p.Size() > d.p.Total() {
 		if err := d.p.Reset(); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", d.c.c.Name, err)
 		}
 	}
-	idle := 0 // tries without progress
-	for first := true; first || d.p.Size() < d.p.Total(); first = false {
-		if d.p.Size() == d.p.Total() && d.p.Total() > 0 {
-			return nil // a killed run had received it all
-		}
-		before := d.p.Size()
-		err := d.once(ctx)
-		if err == nil {
-			continue
-		}
-		if !isCut(err) {
-			return d.c.wrap("download", d.url, 0, err)
-		}
-		if d.p.Size() > before {
-			idle, d.resumed = 0, true
-		} else if idle++; idle > d.c.c.MaxRetries {
-			return d.c.wrap("download", d.url, 0, err)
-		}
-		d.c.note(d.url, fmt.Sprintf("cut after %d of %d bytes; resuming", d.p.Size(), d.p.Total()))
-		if err := d.c.pause(ctx, idle); err != nil {
-			return err
-		}
+	if d.p.Size() == d.p.Total() {
+		return nil // empty, or a killed run had received it all
 	}
-	return nil
+	d.best = d.p.Size()
+	return d.c.do(ctx, "download", http.MethodGet, d.url, d.header, d.progress, d.receive)
 }
 
-// once sends one request and copies its body.
-func (d *download) once(ctx context.Context) (err error) {
-	offset := d.p.Size()
+// header asks for what is missing.
+func (d *download) header() http.Header {
 	h := http.Header{"Accept-Encoding": {"identity"}}
-	if offset > 0 {
+	if offset := d.p.Size(); offset > 0 {
 		h.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+		// Without a validator the range is asked for all the same: the digest
+		// of the whole decides.
 		if v := d.p.Validator(); v != "" {
 			h.Set("If-Range", v)
 		}
 	}
-	resp, err := d.c.do(ctx, http.MethodGet, d.url, h)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, resp.Body.Close()) }()
-	switch {
-	case resp.StatusCode == http.StatusOK:
-		if offset > 0 { // the server ignores ranges, or the file is another
-			if err := d.p.Reset(); err != nil {
-				return err
-			}
-			d.resumed = false
-		}
-		if err := d.p.SetValidator(validator(resp.Header)); err != nil {
-			return err
-		}
-		return d.copy(resp.Body)
-	case resp.StatusCode == http.StatusPartialContent && offset > 0:
-		start, total, ok := contentRange(resp.Header.Get("Content-Range"))
-		if !ok || start != offset || total >= 0 && total != d.p.Total() {
-			return d.restart("the server answered another range than the one asked for")
-		}
-		d.resumed = true
-		return d.copy(resp.Body)
-	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset > 0:
-		return d.restart("the server has fewer bytes than are here")
-	}
-	drain(resp.Body)
-	return &Error{Op: "download", URL: Redact(d.url), Status: resp.StatusCode}
+	return h
 }
 
-// restart forgets what is there; the next try asks for the whole.
+// progress compares with the best ever, so that starting over is none.
+func (d *download) progress() bool {
+	if d.p.Size() < d.best+minProgress {
+		return false
+	}
+	d.best = d.p.Size()
+	return true
+}
+
+// receive handles one reply.
+func (d *download) receive(resp *http.Response) error {
+	offset := d.p.Size()
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		if err := d.start(resp); err != nil {
+			return err
+		}
+	case resp.StatusCode == http.StatusPartialContent && offset > 0:
+		if err := d.join(resp, offset); err != nil {
+			return err
+		}
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset > 0:
+		drain(resp.Body)
+		return d.restart("the server has no such range")
+	default:
+		return d.c.statusError("download", resp)
+	}
+	err := d.copy(resp.Body)
+	if d.whole && isA[*cutError](err) {
+		return errors.Join(err, d.reset())
+	}
+	return err
+}
+
+// start begins with a reply that holds the whole file.
+func (d *download) start(resp *http.Response) error {
+	if n := resp.ContentLength; n >= 0 && n != d.p.Total() {
+		return d.wrongSize(n)
+	}
+	if d.p.Size() > 0 { // the server ignores ranges, or the file is another
+		if err := d.reset(); err != nil {
+			return err
+		}
+	}
+	if d.whole {
+		return nil // a validator is of no use
+	}
+	if err := d.p.SetValidator(validator(resp.Header)); err != nil {
+		return &localError{err}
+	}
+	return nil
+}
+
+// join checks that a reply goes on where the file stands, and is of it.
+func (d *download) join(resp *http.Response, offset int64) error {
+	start, total, ok := contentRange(resp.Header.Get("Content-Range"))
+	switch tag := resp.Header.Get("ETag"); {
+	case !ok:
+		return d.restart("the server does not say which range it sends")
+	case total >= 0 && total != d.p.Total():
+		return d.wrongSize(total)
+	case start != offset:
+		return d.restart("the server sends another range than the one asked for")
+	case strong(tag) && strong(d.p.Validator()) && tag != d.p.Validator():
+		return d.restart("the server sends a range of a newer file")
+	}
+	d.resumed = true
+	return nil
+}
+
+// restart forgets what is there; the next tries ask for the whole.
 func (d *download) restart(why string) error {
+	d.whole = true
+	if err := d.reset(); err != nil {
+		return err
+	}
+	return &cutError{err: errors.New(why), note: why + "; starting over"}
+}
+
+func (d *download) reset() error {
 	d.resumed = false
-	return errors.Join(&cutError{errors.New(why)}, d.p.Reset())
+	if err := d.p.Reset(); err != nil {
+		return &localError{err}
+	}
+	return nil
+}
+
+// wrongSize refuses a file that has n bytes; -1 stands for too many.
+func (d *download) wrongSize(n int64) error {
+	r := &artifact.Refusal{
+		Class: artifact.ErrIntegrity, Code: "FETCH-SIZE", Subject: d.c.c.Name + ": " + Redact(d.url),
+		Reason: "more bytes than the index says", Want: strconv.FormatInt(d.p.Total(), 10), Got: "more",
+	}
+	if n >= 0 && n < d.p.Total() {
+		r.Reason, r.Got = "fewer bytes than the index says", strconv.FormatInt(n, 10)
+	}
+	if err := d.p.Reset(); err != nil {
+		return &localError{errors.Join(r, err)}
+	}
+	return r
 }
 
 // copy appends the body and bounds it.
 func (d *download) copy(body io.Reader) error {
-	reported := int64(0)
-	defer func() { d.c.progress(reported) }()
+	buf, release := d.c.pool.buffer()
+	defer release()
 	for {
-		n, err := body.Read(d.buf)
-		if int64(n) > d.p.Total()-d.p.Size() {
-			return errors.Join(&artifact.Refusal{
-				Class: artifact.ErrIntegrity, Code: "FETCH-SIZE", Subject: d.c.c.Name + ": " + Redact(d.url),
-				Reason: "more bytes than the index says", Want: strconv.FormatInt(d.p.Total(), 10), Got: "more",
-			}, d.p.Reset())
+		left := d.p.Total() - d.p.Size()
+		n, err := body.Read(buf[:min(int64(len(buf)), max(1, d.toQuarter()))])
+		if int64(n) > left {
+			return d.wrongSize(-1)
 		}
 		if n > 0 {
-			if _, err := d.p.Write(d.buf[:n]); err != nil {
-				return err
+			if _, err := d.p.Write(buf[:n]); err != nil {
+				return &localError{err}
 			}
-			if reported += int64(n); reported >= eventEvery {
-				d.c.progress(reported)
-				reported = 0
-			}
-			d.mark()
+			d.advance()
 		}
-		if errors.Is(err, io.EOF) {
-			if d.p.Size() < d.p.Total() {
-				return &cutError{io.ErrUnexpectedEOF}
-			}
-			return nil
-		}
-		if err != nil {
-			return &cutError{err}
+		switch {
+		case err != nil && d.p.Size() == d.p.Total():
+			return nil // all is here; the digest says whether it is right
+		case errors.Is(err, io.EOF):
+			return d.cut(io.ErrUnexpectedEOF)
+		case err != nil:
+			return d.cut(err)
 		}
 	}
 }
 
-// mark passes the fail points of each quarter once.
-func (d *download) mark() {
-	quarter := int(4 * d.p.Size() / max(1, d.p.Total()))
-	for d.passed < min(quarter, 3) {
+// cut says where a reply ended.
+func (d *download) cut(err error) error {
+	at := fmt.Sprintf("%d of %d bytes", d.p.Size(), d.p.Total())
+	next := "resuming"
+	if d.whole {
+		next = "starting over"
+	}
+	return &cutError{err: fmt.Errorf("%s: %w", at, err), note: "cut after " + at + "; " + next}
+}
+
+// toQuarter is how many bytes are missing to the next quarter of the file:
+// writes end there, so that a fail point finds just so much.
+func (d *download) toQuarter() int64 {
+	total, size := d.p.Total(), d.p.Size()
+	for k := int64(1); k < 4; k++ {
+		if mark := total/4*k + total%4*k/4; mark > size {
+			return mark - size
+		}
+	}
+	return total - size
+}
+
+// advance reports what is new, and passes the fail points of each quarter
+// once. A restart reports nothing until it is beyond what was reported.
+func (d *download) advance() {
+	size := d.p.Size()
+	if size > d.seen {
+		d.pending += size - d.seen
+		d.seen = size
+	}
+	if d.pending >= eventEvery {
+		d.flush()
+	}
+	total := d.p.Total()
+	for d.passed < 3 && total > 0 && size >= total/4*int64(d.passed+1)+total%4*int64(d.passed+1)/4 {
 		d.passed++
 		switch d.passed {
 		case 1:
@@ -206,39 +289,57 @@ func (d *download) mark() {
 	}
 }
 
+// flush reports the pending bytes.
+func (d *download) flush() {
+	if d.pending > 0 {
+		d.c.event(d.url, d.pending, "")
+		d.pending = 0
+	}
+}
+
 // validator is what If-Range may be sent: a strong ETag, else the date.
 func validator(h http.Header) string {
-	if tag := h.Get("ETag"); strings.HasPrefix(tag, `"`) && strings.HasSuffix(tag, `"`) && len(tag) > 2 {
+	if tag := h.Get("ETag"); strong(tag) {
 		return tag
 	}
-	return h.Get("Last-Modified")
+	if date := h.Get("Last-Modified"); date != "" {
+		if _, err := http.ParseTime(date); err == nil {
+			return date
+		}
+	}
+	return ""
+}
+
+// strong tells a strong ETag from a weak one, and from a date.
+func strong(tag string) bool {
+	return len(tag) >= 2 && strings.HasPrefix(tag, `"`) && strings.HasSuffix(tag, `"`)
 }
 
 // contentRange reads "bytes 5-9/10"; total is -1 for "*".
 func contentRange(v string) (start, total int64, ok bool) {
-	rest, found := strings.CutPrefix(v, "bytes ")
+	unit, rest, _ := strings.Cut(strings.TrimSpace(v), " ")
 	span, size, both := strings.Cut(rest, "/")
 	from, to, dash := strings.Cut(span, "-")
-	if !found || !both || !dash {
+	if !strings.EqualFold(unit, "bytes") || !both || !dash {
 		return 0, 0, false
 	}
-	start, err1 := digits(from)
-	end, err2 := digits(to)
-	total = -1
-	var err3 error
+	start, ok1 := digits(from)
+	end, ok2 := digits(to)
+	total, ok3 := int64(-1), true
 	if size != "*" {
-		total, err3 = digits(size)
+		total, ok3 = digits(size)
 	}
-	if errors.Join(err1, err2, err3) != nil || end < start || total >= 0 && end >= total {
+	if !ok1 || !ok2 || !ok3 || end < start || total >= 0 && end >= total {
 		return 0, 0, false
 	}
 	return start, total, true
 }
 
-// digits reads a plain number: no sign, no space.
-func digits(s string) (int64, error) {
-	if strings.Trim(s, "0123456789") != "" {
-		return 0, strconv.ErrSyntax
+// digits reads a plain number: no sign, no space, no more than 63 bits.
+func digits(s string) (int64, bool) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, false
 	}
-	return strconv.ParseInt(s, 10, 64)
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
 }

@@ -5,19 +5,21 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 )
 
-// ErrHost: a request would go to a host that the configuration does not name.
+// ErrHost is matched by every [HostError].
 var ErrHost = errors.New("host is not allowed")
 
-// A HostError names the host that is not allowed. It matches [ErrHost].
+// A HostError says that a request would go where the configuration does not
+// let it. It matches [ErrHost].
 type HostError struct {
 	Source string // "pypi/main"
 	From   string // the host that sent us there; empty for a first request
 	Host   string
-	Reason string // where it is not the allow-list
+	Reason string // empty where Host is not on the allow-list
 }
 
 func (e *HostError) Error() string {
@@ -39,105 +41,104 @@ func (e *HostError) Is(target error) bool { return target == ErrHost }
 func Host(rawURL string) (string, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return "", fmt.Errorf("%s is no URL: %w", Redact(rawURL), withoutURL(err))
+		return "", fmt.Errorf("%s is no URL: %w", Redact(rawURL), scrub(err))
 	}
-	return urlHost(u)
+	name, _, err := urlHost(u)
+	return name, err
 }
 
-func urlHost(u *url.URL) (string, error) {
-	port := u.Port()
-	if u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
-		port = ""
+// urlHost is a URL's host in its short spelling, and in the one with the port
+// where that is the scheme's own: an allow-list may use either.
+func urlHost(u *url.URL) (short, long string, err error) {
+	name, err := canonicalHost(u.Host)
+	if err != nil {
+		return "", "", err
 	}
-	name := u.Hostname()
-	if port != "" {
-		name = net.JoinHostPort(name, port)
+	port := map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	switch {
+	case u.Port() == "":
+		return name, name + ":" + port, nil
+	case u.Port() == port:
+		return strings.TrimSuffix(name, ":"+port), name, nil
 	}
-	return canonicalHost(name)
+	return name, name, nil
 }
 
 // canonicalHost checks and lower-cases "host" or "host:port". Names beyond
-// ASCII are refused: two spellings of one name must not differ here.
+// ASCII are refused: two spellings of one name, or two names that look alike,
+// must not differ here. Their "xn--" form is a name like any other.
 func canonicalHost(h string) (string, error) {
-	if h == "" {
-		return "", errors.New("no host")
-	}
-	for _, c := range []byte(h) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case strings.IndexByte(".-_:[]", c) >= 0:
-		default:
-			return "", fmt.Errorf("host %q: only ASCII letters, digits, '.', '-' and a port", h)
-		}
-	}
-	if strings.Count(h, ":") > 1 && !strings.HasPrefix(h, "[") {
+	if ip, err := netip.ParseAddr(h); err == nil && ip.Is6() {
 		h = "[" + h + "]" // a bare IPv6 address
 	}
-	return strings.TrimSuffix(strings.ToLower(h), "."), nil
+	name, port := h, ""
+	if i := strings.LastIndexByte(h, ':'); i > strings.LastIndexByte(h, ']') {
+		var err error
+		if name, port, err = net.SplitHostPort(h); err != nil || port == "" || strings.Trim(port, "0123456789") != "" {
+			return "", fmt.Errorf("host %q: want host or host:port", h)
+		}
+		port = ":" + port
+		if strings.Contains(name, ":") {
+			name = "[" + name + "]"
+		}
+	}
+	name = strings.ToLower(name)
+	if inner, ok := strings.CutPrefix(name, "["); ok {
+		ip, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		if err != nil || !ip.Is6() || ip.Zone() != "" {
+			return "", fmt.Errorf("host %q: not an IPv6 address", h)
+		}
+		return "[" + ip.String() + "]" + port, nil
+	}
+	name = strings.TrimSuffix(name, ".")
+	if name == "" {
+		return "", errors.New("no host")
+	}
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return "", fmt.Errorf("host %q: only ASCII letters, digits, '.', '-' and a port (write an international name as xn--)", h)
+		}
+	}
+	return name + port, nil
 }
 
-// Allowed checks a URL against the allow-list without asking it. from is the
-// host that named it, or empty.
+// Allowed checks a URL, such as a link of an index, against the allow-list
+// without contacting it. from is the host that named it, or empty.
 func (c *Client) Allowed(rawURL, from string) error {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return fmt.Errorf("%s: %s is no URL: %w", c.c.Name, Redact(rawURL), withoutURL(err))
+		return fmt.Errorf("%s: %s is no URL: %w", c.c.Name, Redact(rawURL), scrub(err))
 	}
 	return c.allowed(u, from)
 }
 
 func (c *Client) allowed(u *url.URL, from string) error {
-	host, err := urlHost(u)
+	refuse := func(host, why string) error {
+		return &HostError{Source: c.c.Name, From: from, Host: host, Reason: why}
+	}
+	if u.Scheme != "https" && u.Scheme != "http" {
+		return refuse(u.Hostname(), fmt.Sprintf("by %q, which is neither https nor http", u.Scheme))
+	}
+	short, long, err := urlHost(u)
 	if err != nil {
-		return fmt.Errorf("%s: %s: %w", c.c.Name, Redact(u.String()), err)
+		return refuse(u.Hostname(), "which is no host name: "+err.Error())
 	}
-	switch {
-	case !c.hosts[host]:
-		return &HostError{Source: c.c.Name, From: from, Host: host}
-	case u.Scheme == "https", u.Scheme == "http" && c.c.AllowHTTP:
-		return nil
-	case u.Scheme == "http":
-		return &HostError{Source: c.c.Name, From: from, Host: host, Reason: "by plain http, which is not allowed"}
+	if !c.hosts[short] && !c.hosts[long] {
+		return refuse(short, "")
 	}
-	return &HostError{Source: c.c.Name, From: from, Host: host, Reason: fmt.Sprintf("by %q, which is no scheme of ours", u.Scheme)}
-}
-
-// checkRedirect holds the rules on every redirect.
-func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= maxRedirects {
-		return fmt.Errorf("more than %d redirects", maxRedirects)
-	}
-	before := via[len(via)-1].URL
-	from, err := urlHost(before)
-	if err != nil {
-		return err
-	}
-	if before.Scheme == "https" && req.URL.Scheme != "https" {
-		return &HostError{Source: c.c.Name, From: from, Host: req.URL.Host, Reason: "from https to " + req.URL.Scheme}
-	}
-	if err := c.allowed(req.URL, from); err != nil {
-		return err
+	if u.Scheme == "http" && !c.c.AllowHTTP {
+		return refuse(short, "by plain http, which is not allowed")
 	}
 	return nil
 }
 
-// A guard is the innermost check: whatever a caller or a library above it
-// does, no request passes that the configuration does not allow.
-type guard struct {
-	client *Client
-	auth   func(*http.Request)
-	next   http.RoundTripper
-}
+// errRedirects ends a chain of redirects.
+var errRedirects = fmt.Errorf("more than %d redirects", maxRedirects)
 
-// RoundTrip checks the host, and gives and takes away headers by host.
-func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := g.client.allowed(req.URL, ""); err != nil {
-		return nil, err
+// checkRedirect bounds the chain; the guard checks each link of it.
+func checkRedirect(_ *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return errRedirects
 	}
-	req = req.Clone(req.Context())
-	req.Header.Del("Referer") // what we came from is nobody's business
-	if g.auth != nil {
-		g.auth(req)
-	}
-	return g.next.RoundTrip(req)
+	return nil
 }

@@ -2,69 +2,89 @@ package fetch
 
 import (
 	"context"
-	"io"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
 	"net/http"
 	"sync"
+	"time"
+
+	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-// A Pool bounds how many requests run at once: to each host, and in all. A
-// request counts until its body is closed.
+const (
+	// defaultPerHost is polite to a public index and fills a fast line.
+	defaultPerHost = 8
+	// defaultTotal bounds the buffers and connections of a run.
+	defaultTotal = 32
+	// dialTime, tlsTime and keepIdle are those of net/http's own transport,
+	// but for a dial that gives up sooner: there are retries above.
+	dialTime = 15 * time.Second
+	tlsTime  = 10 * time.Second
+	keepIdle = 90 * time.Second
+	// maxHeader is 16 times what the largest header of a known index has.
+	maxHeader = 256 << 10
+	// pingAfter finds dead HTTP/2 connections that carry a silent request.
+	pingAfter = 15 * time.Second
+)
+
+// A Pool shares connections, and bounds how many requests run at once: to
+// each host, and in all. Clients of one Pool may be used concurrently.
 type Pool struct {
 	perHost int
 	total   chan struct{}
+	buffers sync.Pool // *[]byte of copyBuffer
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	mu    sync.Mutex
-	hosts map[string]chan struct{}
+	mu         sync.Mutex
+	hosts      map[string]chan struct{}
+	transports map[transportKey]*http.Transport
 }
 
-// NewPool makes a pool; limits below one count as one.
+// NewPool makes a pool; a limit below one is 8 for a host and 32 in all.
 func NewPool(perHost, total int) *Pool {
-	return &Pool{perHost: max(1, perHost), total: make(chan struct{}, max(1, total)), hosts: make(map[string]chan struct{})}
-}
-
-func (p *Pool) host(name string) chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	ch := p.hosts[name]
-	if ch == nil {
-		ch = make(chan struct{}, p.perHost)
-		p.hosts[name] = ch
+	if perHost < 1 {
+		perHost = defaultPerHost
 	}
-	return ch
+	if total < 1 {
+		total = defaultTotal
+	}
+	p := &Pool{
+		perHost: perHost, total: make(chan struct{}, total),
+		hosts: make(map[string]chan struct{}), transports: make(map[transportKey]*http.Transport),
+		dial: (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext,
+	}
+	p.buffers.New = func() any {
+		b := make([]byte, copyBuffer)
+		return &b
+	}
+	return p
 }
 
-func (p *Pool) limit(next http.RoundTripper) http.RoundTripper { return &limited{p, next} }
-
-type limited struct {
-	pool *Pool
-	next http.RoundTripper
-}
-
-// RoundTrip waits for a place at the host first, then for one in all, so that
+// acquire waits for a place at the host first, then for one in all, so that
 // a slow host does not fill the pool with its queue.
-func (l *limited) RoundTrip(req *http.Request) (*http.Response, error) {
-	host := l.pool.host(req.URL.Host)
-	if err := acquire(req.Context(), host); err != nil {
+func (p *Pool) acquire(ctx context.Context, name string) (release func(), err error) {
+	p.mu.Lock()
+	host := p.hosts[name] // allow-listed, so there are few
+	if host == nil {
+		host = make(chan struct{}, p.perHost)
+		p.hosts[name] = host
+	}
+	p.mu.Unlock()
+	if err := enter(ctx, host); err != nil {
 		return nil, err
 	}
-	if err := acquire(req.Context(), l.pool.total); err != nil {
+	if err := enter(ctx, p.total); err != nil {
 		<-host
 		return nil, err
 	}
-	release := sync.OnceFunc(func() {
-		<-l.pool.total
+	return func() {
+		<-p.total
 		<-host
-	})
-	resp, err := l.next.RoundTrip(req)
-	if err != nil {
-		release()
-		return nil, err
-	}
-	resp.Body = &countedBody{resp.Body, release}
-	return resp, nil
+	}, nil
 }
 
-func acquire(ctx context.Context, ch chan struct{}) error {
+func enter(ctx context.Context, ch chan struct{}) error {
 	select {
 	case ch <- struct{}{}:
 		return nil
@@ -73,13 +93,45 @@ func acquire(ctx context.Context, ch chan struct{}) error {
 	}
 }
 
-type countedBody struct {
-	io.ReadCloser
-	release func()
+// A transportKey is what tells connections apart that may not be shared.
+type transportKey struct {
+	ca    artifact.Digest
+	proxy bool
+	wait  time.Duration
 }
 
-// Close gives the place back.
-func (b *countedBody) Close() error {
-	defer b.release()
-	return b.ReadCloser.Close()
+// transport is the connection layer: time limits everywhere, no cookies, and
+// no proxy unless asked for.
+func (p *Pool) transport(key transportKey, roots *x509.CertPool) *http.Transport {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.transports[key]; t != nil {
+		return t
+	}
+	t := &http.Transport{
+		DialContext:            func(ctx context.Context, n, a string) (net.Conn, error) { return p.dial(ctx, n, a) },
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout:    tlsTime,
+		ResponseHeaderTimeout:  key.wait,
+		IdleConnTimeout:        keepIdle,
+		MaxIdleConnsPerHost:    p.perHost,
+		MaxResponseHeaderBytes: maxHeader,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter},
+	}
+	if key.proxy {
+		t.Proxy = http.ProxyFromEnvironment
+	}
+	p.transports[key] = t
+	return t
+}
+
+// buffer takes a copy buffer; release gives it back.
+func (p *Pool) buffer() (buf []byte, release func()) {
+	b, ok := p.buffers.Get().(*[]byte)
+	if !ok { // cannot happen: New makes nothing else
+		n := make([]byte, copyBuffer)
+		b = &n
+	}
+	return *b, func() { p.buffers.Put(b) }
 }

@@ -2,49 +2,38 @@ package fetch
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-// An Error is a request that did not give what was asked for.
-type Error struct {
-	Op     string // "get", "head", "download"
-	URL    string // redacted
-	Status int    // 0 where there was no reply
-	Err    error
+// A cutError is a reply that ended early, stalled or cannot be used as it is:
+// worth another try.
+type cutError struct {
+	err  error
+	note string // for the operator; empty: err says it
 }
 
-func (e *Error) Error() string {
-	if e.Status != 0 {
-		return fmt.Sprintf("%s %s: %d %s", e.Op, e.URL, e.Status, http.StatusText(e.Status))
-	}
-	return fmt.Sprintf("%s %s: %v", e.Op, e.URL, e.Err)
-}
+func (e *cutError) Error() string { return "the reply was cut short: " + e.err.Error() }
+func (e *cutError) Unwrap() error { return e.err }
 
-// Unwrap gives the cause.
-func (e *Error) Unwrap() error { return e.Err }
+// A localError is trouble on our own side, which no other try mends.
+type localError struct{ err error }
 
-// Is makes errors.Is(err, artifact.ErrUnavailable) match.
-func (e *Error) Is(target error) bool { return target == artifact.ErrUnavailable }
-
-// Temporary reports whether another try, later, may succeed.
-func (e *Error) Temporary() bool { return e.Status == 0 || retryStatus(e.Status) }
-
-// IsNotFound reports whether the upstream said that there is no such thing.
-func IsNotFound(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
-}
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
 
 // retryStatus tells replies that may be different soon. Never 400, 401, 403,
 // 404, 410: they will not be.
@@ -57,41 +46,149 @@ func retryStatus(code int) bool {
 	return false
 }
 
-// checkRetry is the policy that go-retryablehttp asks.
-func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
-	}
-	if err == nil {
-		return retryStatus(resp.StatusCode), nil
-	}
-	return !final(err), nil
-}
-
-// final tells connection errors that another try would only repeat.
-func final(err error) bool {
-	if errors.Is(err, ErrHost) || errors.Is(err, context.Canceled) {
-		return true
-	}
-	u, ok := errors.AsType[*url.Error](err)
-	if !ok {
-		return false
-	}
-	text := u.Err.Error()
-	return strings.Contains(text, "redirects") || strings.Contains(text, "x509:") ||
-		strings.Contains(text, "tls: failed to verify") || strings.Contains(text, "unsupported protocol")
-}
-
-// backoff is the pause before try n+1: what the server asks for, within
-// bounds, or else twice the last, of which half is chance.
-func (c *Client) backoff(n int, resp *http.Response, now time.Time) time.Duration {
-	if resp != nil {
-		if d, ok := retryAfter(resp.Header.Get("Retry-After"), now); ok {
-			return d
+// retryable tells errors that another try may not meet again: connections
+// that were refused, reset, cut or timed out. What the other side is, and what
+// we made of it, stays the same.
+func retryable(err error) bool {
+	for _, final := range []error{ErrHost, errRedirects, context.Canceled, artifact.ErrIntegrity} {
+		if errors.Is(err, final) {
+			return false
 		}
 	}
-	d := min(maxWait, c.c.RetryWait<<min(n, 10))
-	return d/2 + rand.N(d/2+1) //nolint:gosec // jitter, no secret
+	if isA[*localError](err) || isA[*Error](err) || isA[*tls.CertificateVerificationError](err) || isA[tls.RecordHeaderError](err) {
+		return false
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return false
+	}
+	text := err.Error()
+	return !strings.Contains(text, "unsupported protocol") && !strings.Contains(text, "Location header") &&
+		!strings.Contains(text, "server gave HTTP response to HTTPS client")
+}
+
+func isA[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+// A call is one request with its tries.
+type call struct {
+	client *Client
+	op     string
+	url    string
+	// header makes the headers of the next try.
+	header func() http.Header
+	// progress reports whether something was won since it was last asked.
+	progress func() bool
+
+	fails int // tries since the last progress
+	tries int
+}
+
+// do sends a request and hands a reply, of whatever status, to handle. A try
+// whose error is worth it, handle's included, is repeated.
+func (c *Client) do(ctx context.Context, op, method, rawURL string, header func() http.Header, progress func() bool, handle func(*http.Response) error) error {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return fmt.Errorf("%s: %s is no URL: %w", c.c.Name, Redact(rawURL), scrub(err))
+	}
+	u.User = nil // whoever wrote the link does not choose who we are
+	if err := c.allowed(u, ""); err != nil {
+		return err
+	}
+	k := &call{client: c, op: op, url: rawURL, header: header, progress: progress}
+	req, err := retryablehttp.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return k.wrap(ctx, err)
+	}
+	req.Header = header()
+	req.SetResponseHandler(func(resp *http.Response) error {
+		err := handle(resp)
+		_ = resp.Body.Close() // it was read as far as it is wanted
+		return err
+	})
+	// The reply that comes back was handled and closed.
+	if _, err := k.retrying(c.http).Do(req); err != nil { //nolint:bodyclose // closed by the handler, in each case
+		return k.wrap(ctx, err)
+	}
+	return nil
+}
+
+// retrying is go-retryablehttp with the rules of this call. It counts tries
+// itself, since progress starts the count anew.
+func (k *call) retrying(h *http.Client) *retryablehttp.Client {
+	return &retryablehttp.Client{
+		HTTPClient: h,
+		Logger:     nil, // its lines would show URLs
+		RetryMax:   math.MaxInt32,
+		CheckRetry: k.check,
+		Backoff:    k.backoff,
+		PrepareRetry: func(req *http.Request) error {
+			if k.header != nil {
+				req.Header = k.header()
+			}
+			return nil
+		},
+		ErrorHandler: func(resp *http.Response, err error, _ int) (*http.Response, error) {
+			if resp != nil {
+				_ = resp.Body.Close() // the try has failed already
+			}
+			return nil, err
+		},
+	}
+}
+
+// check is asked after each reply or failure, and once more after the reply
+// was handled. A status that is not tried again is left to the handler.
+func (k *call) check(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if err == nil && !retryStatus(resp.StatusCode) {
+		return false, nil
+	}
+	if err != nil && !retryable(err) {
+		return false, err
+	}
+	if k.progress != nil && k.progress() {
+		k.fails = 0
+	}
+	k.tries++
+	if k.fails++; k.fails > k.client.c.MaxRetries {
+		return false, err
+	}
+	why := k.why(resp, err)
+	k.client.log.WarnContext(ctx, "request is tried again", slogSource(k.client), slogURL(k.url), slogWhy(why))
+	k.client.event(k.url, 0, Redact(k.url)+": "+why)
+	return true, nil
+}
+
+// why tells the operator what made another try necessary.
+func (k *call) why(resp *http.Response, err error) string {
+	var why string
+	switch cut, ok := errors.AsType[*cutError](err); {
+	case ok && cut.note != "":
+		return cut.note
+	case err != nil:
+		why = scrub(err).Error()
+	case resp != nil:
+		why = statusText(resp.StatusCode)
+	}
+	return fmt.Sprintf("%s; retry %d of %d", why, k.fails, k.client.c.MaxRetries)
+}
+
+// backoff is the pause before the next try: what the server asks for, within
+// bounds, or else twice the last, of which half is chance.
+func (k *call) backoff(_, _ time.Duration, _ int, resp *http.Response) time.Duration {
+	c := k.client
+	d := min(maxWait, c.c.RetryWait<<min(k.fails-1, 10))
+	d = d/2 + rand.N(d/2+1) //nolint:gosec // jitter, no secret
+	if resp != nil && retryStatus(resp.StatusCode) {
+		if asked, ok := retryAfter(resp.Header.Get("Retry-After"), c.now()); ok {
+			d = max(asked, min(d, c.c.RetryWait)) // "0" and dates gone by are no licence to hammer
+		}
+	}
+	return c.pause(d)
 }
 
 // retryAfter reads both forms, seconds and date, and bounds the answer.
@@ -100,8 +197,12 @@ func retryAfter(v string, now time.Time) (time.Duration, bool) {
 	if v == "" {
 		return 0, false
 	}
-	if s, err := strconv.ParseUint(v, 10, 32); err == nil {
-		return min(maxRetryAfter, time.Duration(s)*time.Second), true
+	if strings.Trim(v, "0123456789") == "" {
+		s, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || s > int64(maxRetryAfter/time.Second) {
+			return maxRetryAfter, true // beyond the bound, or beyond 64 bits
+		}
+		return time.Duration(s) * time.Second, true
 	}
 	at, err := http.ParseTime(v)
 	if err != nil {
@@ -110,99 +211,54 @@ func retryAfter(v string, now time.Time) (time.Duration, bool) {
 	return min(maxRetryAfter, max(0, at.Sub(now))), true
 }
 
-// pause waits before another try of a body that was cut.
-func (c *Client) pause(ctx context.Context, n int) error {
-	t := time.NewTimer(c.backoff(n, nil, time.Now()))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
-
-// A cutError is a body that ended early or stalled: worth another try.
-type cutError struct{ err error }
-
-func (e *cutError) Error() string { return "the reply was cut short: " + e.err.Error() }
-func (e *cutError) Unwrap() error { return e.err }
-
-func isCut(err error) bool {
-	_, ok := errors.AsType[*cutError](err)
-	return ok
-}
-
 // wrap names the request in an error, without what must not be seen.
-func (c *Client) wrap(op, rawURL string, status int, err error) error {
-	if err == nil {
-		return nil
-	}
+func (k *call) wrap(ctx context.Context, err error) error {
+	name, where := k.client.c.Name, Redact(k.url)
 	if h, ok := errors.AsType[*HostError](err); ok {
 		return h
 	}
-	if _, ok := errors.AsType[*Error](err); ok {
-		return fmt.Errorf("%s: %w", c.c.Name, err)
+	if r, ok := errors.AsType[*artifact.Refusal](err); ok {
+		return r
 	}
-	if _, ok := errors.AsType[*artifact.Refusal](err); ok || errors.Is(err, context.Canceled) {
-		return err
+	if l, ok := errors.AsType[*localError](err); ok {
+		return fmt.Errorf("%s: %s %s: %w", name, k.op, where, l.err)
 	}
-	return fmt.Errorf("%s: %w", c.c.Name, &Error{Op: op, URL: Redact(rawURL), Status: status, Err: withoutURL(err)})
-}
-
-// withoutURL drops the URL that net/http puts into its errors: it may hold a
-// password or a signed query.
-func withoutURL(err error) error {
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		return withoutURL(u.Err)
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Tries = k.tries
+		return e
 	}
-	return err
-}
-
-// errIdle is the cause of a request that was ended for giving no byte.
-var errIdle = errors.New("no byte for too long")
-
-// An idleBody cancels its request when a read gives nothing for a time.
-type idleBody struct {
-	io.ReadCloser
-	timer  *time.Timer
-	wait   time.Duration
-	cancel context.CancelCauseFunc
-
-	mu   sync.Mutex
-	idle bool
-}
-
-func newIdleBody(rc io.ReadCloser, wait time.Duration, cancel context.CancelCauseFunc) *idleBody {
-	b := &idleBody{ReadCloser: rc, wait: wait, cancel: cancel}
-	b.timer = time.AfterFunc(wait, func() {
-		b.mu.Lock()
-		b.idle = true
-		b.mu.Unlock()
-		cancel(errIdle)
-	})
-	return b
-}
-
-// Read gives the timer new time.
-func (b *idleBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.timer.Reset(b.wait)
-	if err != nil && !errors.Is(err, io.EOF) {
-		b.mu.Lock()
-		idle := b.idle
-		b.mu.Unlock()
-		if idle {
-			return n, errIdle
-		}
+	if cerr := ctx.Err(); cerr != nil {
+		return fmt.Errorf("%s: %s %s: %w", name, k.op, where, cerr)
 	}
-	return n, err
+	return &Error{Source: name, Op: k.op, URL: where, Tries: k.tries, Err: scrub(err)}
 }
 
-// Close ends the request.
-func (b *idleBody) Close() error {
-	b.timer.Stop()
-	err := b.ReadCloser.Close()
-	b.cancel(nil)
-	return err
+// statusError is a reply that is not wanted.
+func (c *Client) statusError(op string, resp *http.Response) error {
+	drain(resp.Body)
+	return &Error{Source: c.c.Name, Op: op, URL: Redact(resp.Request.URL.String()), Status: resp.StatusCode}
+}
+
+// A roundTripper repeats what may be repeated without being noticed.
+type roundTripper struct {
+	client *Client
+	http   *http.Client
+}
+
+// RoundTrip sends a request of another library.
+func (r *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	safe := req.Method == http.MethodGet || req.Method == http.MethodHead || req.Method == ""
+	if !safe || req.Body != nil && req.Body != http.NoBody {
+		return r.http.Transport.RoundTrip(req)
+	}
+	again, err := retryablehttp.FromRequest(req.Clone(req.Context()))
+	if err != nil {
+		return nil, err
+	}
+	k := &call{client: r.client, op: "request", url: req.URL.String()}
+	resp, err := k.retrying(r.http).Do(again)
+	if err != nil {
+		return nil, scrub(err)
+	}
+	return resp, nil
 }
