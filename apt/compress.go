@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -76,35 +75,6 @@ func bound(r io.Reader, limit int64, open func(io.Reader) (io.ReadCloser, error)
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
 	return &bounded{z: z, in: in, left: limit, limit: limit}, nil
-}
-
-// An unxz keeps one xz decoder for many small streams: each decoder brings the
-// dictionary that its stream names, 8 MiB for a control file of 1 KiB.
-type unxz struct {
-	mu sync.Mutex
-	x  *xz.Reader
-}
-
-// use runs f on the decompressed stream. It waits for its turn.
-func (u *unxz) use(r io.Reader, limit int64, f func(io.Reader) error) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	z, err := bound(r, limit, func(in io.Reader) (io.ReadCloser, error) {
-		var err error
-		if u.x == nil {
-			u.x, err = xz.NewReader(in, maxDict)
-		} else {
-			err = u.x.Reset(in)
-		}
-		return io.NopCloser(u.x), err
-	})
-	if err == nil {
-		err = f(z)
-	}
-	if err != nil {
-		u.x = nil // its state is not worth a thought
-	}
-	return err
 }
 
 // bounded stops a decompressor at a limit, and at its end asks for input that

@@ -2,8 +2,12 @@ package apt
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
+
+	"github.com/mikelolasagasti/xz"
+	ulikunitz "github.com/ulikunitz/xz"
 
 	"github.com/darkmirror/darkmirror/apt/apttest"
 )
@@ -88,6 +92,48 @@ func TestReadDeb(t *testing.T) {
 	}
 	if _, err := new(debReader).read(bytes.NewReader(good), int64(len(good))+9, true); err == nil {
 		t.Error("a size beyond the end is accepted")
+	}
+}
+
+// A control.tar.xz that asks for a large dictionary gets a small one.
+func TestShrinkDict(t *testing.T) {
+	var plain, packed bytes.Buffer
+	plain.WriteString(strings.Repeat("some text of a control file\n", 1000))
+	w, err := ulikunitz.WriterConfig{DictCap: 64 << 20}.NewWriter(&packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(plain.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, large, err := shrinkDict(bytes.NewReader(packed.Bytes()))
+	if err != nil || !large {
+		t.Fatalf("large %v, %v", large, err)
+	}
+	z, err := xz.NewReader(r, smallDict) // refuses a larger dictionary
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(z)
+	if err != nil || !bytes.Equal(got, plain.Bytes()) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	if z, err = xz.NewReader(bytes.NewReader(packed.Bytes()), smallDict); err == nil {
+		if _, err = io.ReadAll(z); err == nil {
+			t.Fatal("the stream did not ask for much: the test shows nothing")
+		}
+	}
+	for n := range 40 { // a cut header is the decoder's to refuse
+		r, _, err := shrinkDict(bytes.NewReader(packed.Bytes()[:n]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(r); err != nil || len(b) != n {
+			t.Fatalf("%d of %d bytes, %v", len(b), n, err)
+		}
 	}
 }
 

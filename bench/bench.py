@@ -42,6 +42,9 @@ class Bench:
         self.rep = report.Report()
         self.reps = 1 if self.quick else 5
         self.n = 0
+        # Tables that are made before it is their turn: after the peers, and
+        # at the end.
+        self.later, self.last = [], []
 
     def path(self, name):
         self.n += 1
@@ -70,8 +73,8 @@ class Bench:
         rows = [["set", "export", "export warm", "import", "verify", "written/payload: cold", "warm", "import"]]
         peaks = {}
         speeds = [["set", "export", "export warm", "import", "verify", "CPU s/GB: export", "export warm", "import", "verify"]]
-        for label, flags, reps in [("3000 of 16 KiB", "many:3000:16384", self.reps if self.quick else 3),
-                                   ("400 of 512 KiB", "mid:400:524288", self.reps if self.quick else 3),
+        many, few = (1000, 1) if self.quick else (3000, 3)
+        for label, flags, reps in [(f"{many} of 16 KiB", f"many:{many}:16384", few), ("400 of 512 KiB", "mid:400:524288", few),
                                    *[(n, f"big:1:{s}", k) for n, s, k in big]]:
             name = flags.split(":")[0]
             with self.upstream("-wheels", flags) as up:
@@ -92,8 +95,7 @@ class Bench:
             shutil.rmtree(out.dir)
         self.rep.section("1, 2. Peak memory (median), and bytes written of the payload")
         self.rep.table(rows)
-        self.rep.section("4. Throughput of whole commands, MB/s (median)")
-        self.rep.table(speeds)
+        self.later.append(("4. Throughput of whole commands, MB/s (median)", speeds))
         if not self.quick:
             small, large = peaks["one of 100 MiB"], peaks["one of 4 GiB"]
             for side in ("export", "export warm", "import"):
@@ -144,8 +146,7 @@ class Bench:
         for step, runs in (("seal", seals), ("import (stage, prove, publish)", imp), ("verify (reads only)", ver)):
             w = median(runs, "wall")
             rows.append([step, f"{base / w:.2f}", f"{payload / w / MB:.0f}", f"{median(runs, 'cpu') / payload * 1e9:.2f}"])
-        self.rep.section(f"4. Throughput on one blob of 1 GiB, warm cache, median of {self.reps}")
-        self.rep.table(rows)
+        self.later.append((f"4. Throughput on one blob of 1 GiB, warm cache, median of {self.reps}", rows))
 
     def floor(self, out, payload):
         """Copies the blob with a hash and an fsync, as plainly as it can be done."""
@@ -183,9 +184,9 @@ class Bench:
             for s in servers:
                 s.close()
         ours = statistics.median(took["darkmirror serve"])
-        self.rep.section(f"6. GET of one wheel of 1 GiB on loopback, one connection, median of {self.reps}")
-        self.rep.table([["server", "of darkmirror", "MB/s"]] +
-                       [[n, f"{ours / statistics.median(t):.2f}", f"{payload / statistics.median(t) / MB:.0f}"] for n, t in took.items()])
+        self.last.append((f"6. GET of one wheel of 1 GiB on loopback, one connection, median of {self.reps}",
+                          [["server", "of darkmirror", "MB/s"]] +
+                          [[n, f"{ours / statistics.median(t):.2f}", f"{payload / statistics.median(t) / MB:.0f}"] for n, t in took.items()]))
 
     def start_nginx(self, ins, servers):
         (blob,) = [p for p in glob.glob(os.path.join(ins.dir, "state/store/blobs/sha256/**"), recursive=True)
@@ -332,10 +333,15 @@ class Bench:
                         ["metadata, as it is", f"{whole:,}"]])
         self.rep.bound("delta beside the new package", over, limit, f"{over:,} of {limit:,.0f} bytes")
 
+    def show(self, tables):
+        for title, rows in tables:
+            self.rep.section(title)
+            self.rep.table(rows)
+
     def all(self):
         start = time.monotonic()
         self.head()
-        for step in (self.sizes, self.peers, self.kills, self.delta):
+        for step in (self.sizes, self.peers, self.kills, lambda: self.show(self.later), self.delta, lambda: self.show(self.last)):
             step()
         self.rep.verdict()
         self.rep.say(f"took {time.monotonic() - start:.0f} s, load {os.getloadavg()[0]:.1f} at the end")

@@ -61,5 +61,7 @@ def machine(folder):
     """The class of this machine; not its name."""
     cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
     mem = int(re.search(r"MemTotal:\s*(\d+)", open("/proc/meminfo").read()).group(1))
-    kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True).stdout.strip()
+    folder = os.path.join(os.path.realpath(folder), "")
+    mounts = [line.split()[1:3] for line in open("/proc/mounts")]
+    _, kind = max((len(at), kind) for at, kind in mounts if folder.startswith(os.path.join(at, "")))
     return f"{os.cpu_count()} cores {platform.machine()} ({cpu.group(1) if cpu else 'unknown'}), {mem / 2**20:.0f} GiB, {kind}, Linux {platform.release().split('-')[0]}"

@@ -76,6 +76,7 @@ const (
 	CodeFork      = "ERR_FORK"
 	CodeGap       = "ERR_GAP"
 	CodeExpired   = "ERR_EXPIRED"
+	CodeFuture    = "ERR_FUTURE"
 	CodeRequires  = "ERR_REQUIRES"
 	// CodeUncovered starts a warning, never a refusal.
 	CodeUncovered = "ERR_UNCOVERED"

@@ -180,7 +180,7 @@ func wantCode(t testing.TB, err error, code string) {
 	t.Helper()
 	class := artifact.ErrIntegrity
 	switch code {
-	case CodeStream, CodeReplay, CodeFork, CodeGap, CodeExpired, CodeRequires:
+	case CodeStream, CodeReplay, CodeFork, CodeGap, CodeExpired, CodeFuture, CodeRequires:
 		class = artifact.ErrSequence
 	}
 	if got := codes(err); !slices.Contains(got, code) || !errors.Is(err, class) {

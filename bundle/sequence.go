@@ -42,6 +42,10 @@ const (
 	Skip            Verdict = "skip"
 )
 
+// maxAhead is how far the outside's clock may be ahead of ours. Beyond it a
+// bundle would raise the floor of time, and all later ones would expire.
+const maxAhead = 24 * time.Hour
+
 // CheckSequence holds the table "Sequence rules" of docs/bundle-format.md. It
 // reads no clock and no file.
 func CheckSequence(m *Manifest, id artifact.Digest, st StreamState, now time.Time, o SequencePolicy) (Verdict, error) {
@@ -73,6 +77,9 @@ func CheckSequence(m *Manifest, id artifact.Digest, st StreamState, now time.Tim
 	}
 	if !now.Before(m.Expires) {
 		return refuse(CodeExpired, "the bundle has expired", "time before "+m.Expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	if limit := now.Add(maxAhead); m.Issued.After(limit) {
+		return refuse(CodeFuture, "issued in the future: a clock is wrong", "at most "+limit.UTC().Format(time.RFC3339), m.Issued.UTC().Format(time.RFC3339))
 	}
 	if m.Seq > st.Last+1 && !m.Full() && !o.AcceptGap {
 		return refuse(CodeGap, "not imported yet: "+numbers(st.Last+1, m.Seq-1), fmt.Sprintf("%06d", st.Last+1), fmt.Sprintf("%06d", m.Seq))

@@ -65,7 +65,8 @@ func TestCheckSequence(t *testing.T) {
 		"this stream":                 {bundle(43, "42", 42), "43", state, now, SequencePolicy{Stream: "main"}, string(Import)},
 		"clock set back":              {bundle(43, "42", 42), "43", StreamState{Last: 42, LastID: digest("42"), Floor: at("2027-03-01T00:00:00Z")}, now, SequencePolicy{}, CodeExpired},
 		"clock ahead of the floor":    {bundle(43, "42", 42), "43", StreamState{Last: 42, LastID: digest("42"), Floor: at("2026-11-01T00:00:00Z")}, now, SequencePolicy{}, string(Import)},
-		"issued in the future":        {bundle(43, "42", 42), "43", state, at("2026-01-01T00:00:00Z"), SequencePolicy{}, string(Import)},
+		"issued in the future":        {bundle(43, "42", 42), "43", state, at("2026-01-01T00:00:00Z"), SequencePolicy{}, CodeFuture},
+		"clock a little late":         {bundle(43, "42", 42), "43", state, valid().Issued.Add(-23 * time.Hour), SequencePolicy{}, string(Import)},
 		"ledger without its old ones": {bundle(40, "39", 39), "40", StreamState{Last: 42, LastID: digest("42")}, now, SequencePolicy{Swept: true}, CodeReplay},
 	} {
 		t.Run(name, func(t *testing.T) {

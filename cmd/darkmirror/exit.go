@@ -221,6 +221,7 @@ func codeHint(code string) (string, bool) {
 		{"ERR_GAP", "carry the missing bundles and import them first. If they are lost: outside, darkmirror mark-lost NUMBER and\ndarkmirror export; inside, darkmirror import --accept-gap"},
 		{"ERR_REQUIRES", "carry the bundles that are named, then run darkmirror import again; if they are lost: outside, darkmirror\nmark-lost NUMBER, then darkmirror export"},
 		{"ERR_EXPIRED", "outside: darkmirror mark-lost NUMBER, then darkmirror export; inside: darkmirror import --accept-gap"},
+		{"ERR_FUTURE", "set the clock here; if it is right, the clock outside is wrong"},
 		{"ERR_REPLAY", "nothing to do if the bundle is old; darkmirror status shows what was imported"},
 		{"ERR_FORK", "two bundles claim one place in the stream: find out who made the second before importing anything"},
 		{"APT-EXPIRED", "the archive is stale or frozen: look at the mirror; check_valid_until: false for a snapshot that is old by design"},

@@ -74,6 +74,9 @@ func TestScript(t *testing.T) {
 			w := &world{upstreams: make(map[string]*upstream)}
 			env.Values[worldKey{}] = w
 			env.Defer(w.close)
+			// Under the race detector every program would sleep a second at
+			// its end.
+			env.Setenv("GORACE", "atexit_sleep_ms=10")
 			private, public, err := bundle.GenerateKey("exporter-a")
 			return errors.Join(err,
 				os.WriteFile(filepath.Join(env.WorkDir, "exporter.key"), private, 0o600),
