@@ -15,7 +15,7 @@ const (
 	// bounds the quadratic search for duplicates.
 	maxFields = 256
 	// firstBuffer holds a usual stanza, so that few grow it.
-	firstBuffer = 256 << 10
+	firstBuffer = 64 << 10
 )
 
 // A field is a name as written and its raw value, continuation lines included.

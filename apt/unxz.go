@@ -14,8 +14,8 @@ import (
 // smallDict is the dictionary that a control.tar.xz gets, whatever it asks for.
 // Packages made with xz -9 ask for 64 MiB, two thirds of all the memory that
 // an export may use, for a tar of a few KiB. A tar that really refers further
-// back than this is refused as broken; the largest of Debian has 20 MB.
-const smallDict = 32 << 20
+// back than this is refused as broken.
+const smallDict = 16 << 20
 
 // An unxz keeps one xz decoder for many small streams: each decoder brings the
 // dictionary that its stream names, 8 MiB for a control file of 1 KiB.
@@ -28,10 +28,9 @@ type unxz struct {
 func (u *unxz) use(r io.Reader, limit int64, f func(io.Reader) error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	large := false
 	z, err := bound(r, limit, func(in io.Reader) (io.ReadCloser, error) {
 		var err error
-		if in, large, err = shrinkDict(in); err != nil {
+		if in, err = shrinkDict(in); err != nil {
 			return nil, err
 		}
 		if u.x == nil {
@@ -44,8 +43,8 @@ func (u *unxz) use(r io.Reader, limit int64, f func(io.Reader) error) error {
 	if err == nil {
 		err = f(z)
 	}
-	if err != nil || large {
-		u.x = nil // not worth its memory, or its state not worth a thought
+	if err != nil {
+		u.x = nil // its state is not worth a thought
 	}
 	return err
 }
@@ -53,30 +52,29 @@ func (u *unxz) use(r io.Reader, limit int64, f func(io.Reader) error) error {
 // shrinkDict rewrites the header of an xz stream's first block so that it asks
 // for smallDict at most. What is decoded stays under the stream's own checks.
 // A header that is not of the usual kind (one LZMA2 filter) is left as it is.
-func shrinkDict(r io.Reader) (_ io.Reader, large bool, err error) {
+func shrinkDict(r io.Reader) (_ io.Reader, err error) {
 	const (
 		streamHeader = 12
 		lzma2        = 0x21
-		dict8        = 22 // 8 MiB as the format writes it
-		dict32       = 26
+		dictByte     = 24 // smallDict as the format writes it
 	)
 	var head [streamHeader + 1]byte
 	n, err := io.ReadFull(r, head[:])
 	if err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-			return bytes.NewReader(head[:n]), false, nil // the decoder says what is wrong
+			return bytes.NewReader(head[:n]), nil // the decoder says what is wrong
 		}
-		return nil, false, err
+		return nil, err
 	}
 	block := make([]byte, 4*(int(head[streamHeader])+1))
 	block[0] = head[streamHeader]
 	n, err = io.ReadFull(r, block[1:])
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return nil, false, err
+		return nil, err
 	}
 	rest := io.MultiReader(bytes.NewReader(head[:streamHeader]), bytes.NewReader(block[:1+n]), r)
 	if err != nil || block[0] == 0 {
-		return rest, false, nil
+		return rest, nil
 	}
 	at := 2
 	for _, flag := range []byte{0x40, 0x80} { // compressed size, plain size
@@ -87,14 +85,14 @@ func shrinkDict(r io.Reader) (_ io.Reader, large bool, err error) {
 			at++
 		}
 	}
-	if block[1]&3 != 0 || at+2 >= len(block)-4 || block[at] != lzma2 || block[at+1] != 1 || block[at+2] <= dict8 {
-		return rest, false, nil
+	if block[1]&3 != 0 || at+2 >= len(block)-4 || block[at] != lzma2 || block[at+1] != 1 || block[at+2] <= dictByte {
+		return rest, nil
 	}
 	sum := block[len(block)-4:]
 	if binary.LittleEndian.Uint32(sum) != crc32.ChecksumIEEE(block[:len(block)-4]) {
-		return rest, true, nil
+		return rest, nil
 	}
-	block[at+2] = min(block[at+2], dict32)
+	block[at+2] = dictByte
 	binary.LittleEndian.PutUint32(sum, crc32.ChecksumIEEE(block[:len(block)-4]))
-	return rest, true, nil
+	return rest, nil
 }

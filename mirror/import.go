@@ -147,7 +147,7 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 	}
 	// What arrived is staged even when a volume is missing: the next run
 	// then needs that volume only.
-	if err := errors.Join(err, i.stage(ctx, r, m, need)); err != nil {
+	if err := errors.Join(err, newVolumes(err, i.stage(ctx, r, m, need))); err != nil {
 		return err
 	}
 	failpoint.Here("import.staged")
@@ -224,6 +224,39 @@ func (i *Importer) volumes(r *bundle.Reader) (int, error) {
 		}
 	}
 	return len(vols), errors.Join(errs...)
+}
+
+// newVolumes drops refusals of volumes that known names already.
+func newVolumes(known, err error) error {
+	seen := make(map[string]bool)
+	var keep []error
+	for n, list := range [][]error{joined(known), joined(err)} {
+		for _, e := range list {
+			v, ok := errors.AsType[*bundle.VolumeError](e)
+			if ok {
+				key := v.Name + v.Refusal.Code
+				if v.Refusal.Code == bundle.CodeVolume && seen[key] {
+					continue
+				}
+				seen[key] = true
+				e = v
+			}
+			if n == 1 {
+				keep = append(keep, e)
+			}
+		}
+	}
+	return errors.Join(keep...)
+}
+
+func joined(err error) []error {
+	if m, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // one level
+		return m.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
 
 // stage copies every blob that the store lacks, in volume order.

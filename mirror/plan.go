@@ -57,7 +57,7 @@ type Missing struct {
 
 // MissingOf describes an item's error for a manifest or a report.
 func MissingOf(e *ItemError) Missing {
-	return Missing{Source: e.Source, Artifact: e.Artifact, Version: e.Version, Code: code(e.Err), Reason: firstLine(e.Err.Error())}
+	return Missing{Source: e.Source, Artifact: e.Artifact, Version: e.Version, Code: code(e.Err), Reason: strings.TrimPrefix(firstLine(e.Err.Error()), e.Source+": ")}
 }
 
 // Error is the inverse of [MissingOf], as far as the text goes: the class of

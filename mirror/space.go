@@ -32,9 +32,6 @@ func room(needs map[string]int64) (SpaceError, error) {
 	}
 	byDev := make(map[uint64]*fsys)
 	for dir, n := range needs {
-		if n == 0 {
-			continue
-		}
 		dir = existing(dir)
 		var st unix.Stat_t
 		if err := unix.Stat(dir, &st); err != nil {
@@ -57,7 +54,7 @@ func room(needs map[string]int64) (SpaceError, error) {
 			worst = f.SpaceError
 		}
 	}
-	if worst.Dir != "" && worst.Needed+reserve > worst.Free {
+	if worst.Needed > 0 && worst.Needed+reserve > worst.Free {
 		worst.Needed += reserve
 		return worst, &worst
 	}

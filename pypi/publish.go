@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -172,9 +173,19 @@ func (p *Publisher) load(snap *artifact.Snapshot) (*indexDoc, error) {
 			delete(files, key)
 		}
 	}
-	for key := range files {
-		return refuse(fmt.Sprintf("%q is not in the snapshot", clip(key)), nil)
+	// What was held back or could not be had outside is in the index and not
+	// in the snapshot, which is signed and decides.
+	kept := doc.Projects[:0]
+	for _, pr := range doc.Projects {
+		pr.Files = slices.DeleteFunc(pr.Files, func(f indexFile) bool {
+			_, absent := files[pr.Name+" "+f.Version+" "+f.Filename]
+			return absent
+		})
+		if len(pr.Files) > 0 {
+			kept = append(kept, pr)
+		}
 	}
+	doc.Projects = kept
 	return doc, nil
 }
 
@@ -246,7 +257,11 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 	if err := p.write(b); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d files   /%s/simple/", files, p.name), nil
+	noun := "files"
+	if files == 1 {
+		noun = "file"
+	}
+	return fmt.Sprintf("%d %s   /%s/simple/", files, noun, p.name), nil
 }
 
 func (p *Publisher) file(f *indexFile) (*currentFile, error) {

@@ -390,6 +390,13 @@ func because(why []string) string {
 func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
 	if f.URL == "" {
 		if !s.store.Has(f.Digest) {
+			// A plan that was made elsewhere: resolving makes it again, unless
+			// upstream or the lock has changed since.
+			if _, _, err := s.Resolve(ctx, nil); err != nil {
+				return err
+			}
+		}
+		if !s.store.Has(f.Digest) {
 			return &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NO-URL", Subject: s.name + ": " + f.Path, Reason: "made by resolving, and not in the store: resolve again"}
 		}
 		return nil

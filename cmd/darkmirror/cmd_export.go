@@ -313,7 +313,11 @@ func (j *job) seal() error {
 		return err
 	}
 	if out == nil {
-		j.say("seal    nothing changed since the last bundle; none was made")
+		if len(j.errs) > 0 {
+			j.say("seal    nothing to seal beside what failed; no bundle was made")
+		} else {
+			j.say("seal    nothing changed since the last bundle; none was made")
+		}
 		return j.print()
 	}
 	j.a.bundle = seqName(out.Seq)

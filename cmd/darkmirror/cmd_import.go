@@ -256,6 +256,9 @@ func (a *app) verify(ctx context.Context, o *verifyOptions, args []string) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
+	if len(imp.Trust.Keys) == 0 {
+		return usagef("no key is trusted, so no bundle can be verified\ndarkmirror key trust FILE adds the exporter's public key")
+	}
 	found, err := candidates(args, boxes)
 	if err == nil && len(args) == 0 {
 		found, err = bundle.Find(boxes...)

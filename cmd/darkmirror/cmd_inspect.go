@@ -77,13 +77,13 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 		return nil, err
 	}
 	b := &opened{r: r}
-	m, rep, err := r.Verify(t)
-	if err == nil {
+	m, rep, refused := r.Verify(t)
+	if refused == nil {
 		b.m, b.verified, b.signedBy, b.id = m, true, rep.SignedBy, rep.ID
 	} else {
-		b.why = err.Error()
+		b.why = refused.Error()
 		if len(t.Keys) == 0 {
-			b.why = "no key is trusted here"
+			b.why, refused = "no key is trusted here", nil
 		}
 		if b.m, err = r.Unverified(); err != nil {
 			return nil, errors.Join(err, r.Close())
@@ -91,7 +91,8 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 		b.id = r.ID()
 	}
 	if b.snaps, err = mirror.ReadSnapshots(ctx, r, b.m, st); err != nil {
-		return nil, errors.Join(err, r.Close())
+		// A changed manifest no longer fits its volumes: say both.
+		return nil, errors.Join(refused, err, r.Close())
 	}
 	return b, nil
 }

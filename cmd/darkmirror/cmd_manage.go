@@ -94,7 +94,7 @@ func (a *app) keyGenerate(name, out string) error {
 	}
 	for _, f := range []string{out, out + ".pub"} {
 		if _, err := os.Lstat(f); !errors.Is(err, fs.ErrNotExist) {
-			return usagef("%s exists; a key is never overwritten", f)
+			return usagef("%s exists; a key is never overwritten\n--out FILE names another", f)
 		}
 	}
 	private, public, err := bundle.GenerateKey(name)

@@ -70,6 +70,9 @@ func (a *app) plan(ctx context.Context, o *planOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if planErr != nil && len(pl.Sources) == 0 && !a.output.machine() {
+		return allFailed(pl, planErr)
+	}
 	if err := a.result(planJSON(pl, sum), func() error { return printPlan(a.out, pl, sum, cfg) }); err != nil {
 		return err
 	}

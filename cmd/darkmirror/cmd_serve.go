@@ -68,7 +68,7 @@ func (a *app) serve(ctx context.Context, listen string) (err error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", listen)
 	if err != nil {
-		return usagef("listen on %s: %w", listen, err)
+		return usagef("listen on %s: %w\nserve.listen or --listen names another address", listen, err)
 	}
 	scheme := "http"
 	if cfg.Serve.Certificate != "" {

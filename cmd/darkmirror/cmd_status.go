@@ -65,6 +65,9 @@ func (a *app) status(now time.Time) (err error) {
 	led, err := ledger.OpenReadOnly(ledgerFile(cfg))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if err := res.waitingIn(cfg.Inbox, map[string]uint64{}); err != nil {
+			return err
+		}
 	case err != nil:
 		return err
 	default:
@@ -144,6 +147,8 @@ func (res *statusResult) waitingIn(boxes []string, last map[string]uint64) error
 		w := waiting{Stream: c.Stream, Seq: seqName(c.Seq), Dirs: c.Dirs, Missing: []string{}}
 		if r, err := bundle.Open(c.Dirs...); err != nil {
 			w.Missing = append(w.Missing, firstOf(err))
+		} else if _, err := r.Unverified(); err != nil {
+			w.Missing = append(w.Missing, firstOf(errors.Join(err, r.Close())))
 		} else {
 			vols, err := r.Volumes()
 			if err := errors.Join(err, r.Close()); err != nil {

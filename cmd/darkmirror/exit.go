@@ -165,14 +165,37 @@ func report(w io.Writer, err error, aftermath string) {
 func around(e error, r *artifact.Refusal) string {
 	short := *r
 	short.Want, short.Got, short.Err = "", "", nil
-	return strings.Replace(e.Error(), r.Error(), short.Error(), 1)
+	return once(strings.Replace(e.Error(), r.Error(), short.Error(), 1))
 }
 
 func friendly(e error) string {
 	if s, ok := errors.AsType[*mirror.SpaceError](e); ok {
 		return fmt.Sprintf("%s has %s free, %s are needed; nothing was fetched or written", s.Dir, size(s.Free), size(s.Needed))
 	}
-	return e.Error()
+	if isA[*usageError](e) {
+		text, _ := usageHint(e)
+		return once(text)
+	}
+	return once(e.Error())
+}
+
+// usageHint takes the last line of a mistake on the command line, which says
+// what to do, from its text.
+func usageHint(err error) (text, hint string) {
+	text = strings.TrimRight(err.Error(), "\n")
+	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
+		return strings.TrimRight(text[:i], "\n"), text[i+1:]
+	}
+	return text, ""
+}
+
+// once drops a source where it is named again: every layer names it.
+func once(s string) string {
+	source, rest, ok := strings.Cut(s, ": ")
+	if !ok || artifact.CheckSource(source) != nil {
+		return s
+	}
+	return source + ": " + strings.ReplaceAll(strings.TrimPrefix(rest, source+": "), ": "+source+": ", ": ")
 }
 
 func appendNew(list []string, s string) []string {
@@ -192,7 +215,7 @@ func hint(err error) string {
 		if source == "" {
 			source = "the source"
 		}
-		return fmt.Sprintf("add %s to allow_hosts of %s if you trust it", clean(h.Host), clean(source))
+		return fmt.Sprintf("add %s to %s.allow_hosts if you trust it", clean(h.Host), strings.ReplaceAll(clean(source), "/", "."))
 	}
 	if r, ok := errors.AsType[*artifact.Refusal](err); ok {
 		if h, ok := codeHint(r.Code); ok {
@@ -200,12 +223,19 @@ func hint(err error) string {
 		}
 	}
 	switch {
+	case isA[*usageError](err):
+		_, h := usageHint(err)
+		return h
+	case isA[*scan.BlockedError](err):
+		return "darkmirror inspect BUNDLE names them; scan.block and scan.waivers of the configuration decide"
 	case errors.Is(err, ledger.ErrLocked):
 		return "wait for the other run to end; darkmirror status shows the last one"
 	case isSpace(err):
 		return "free some space, or move state_dir or outbox to a larger file system"
 	case errors.Is(err, artifact.ErrUnavailable):
 		return "check the network and the address in the configuration, then run it again; finished downloads are kept"
+	case isA[*mirror.ItemError](err):
+		return "mend what the error names, then run the command again; what is done stays done"
 	}
 	return ""
 }
@@ -215,6 +245,8 @@ func codeHint(code string) (string, bool) {
 	for _, h := range []struct{ prefix, text string }{
 		{"ERR_SIG", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
 		{"ERR_KEY", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
+		{"ERR_FORMAT", "carry the bundle again; if it fails again, export a new one"},
+		{"ERR_VOLUMES", "carry volumes.json of the bundle again"},
 		{"ERR_VOLUME", "carry the named volumes again, then run the command again; what arrived whole is kept"},
 		{"ERR_SEGMENT", "carry the named volumes again, then run the command again; what arrived whole is kept"},
 		{"ERR_BLOB", "carry the bundle again; if it fails again, export a new one"},
@@ -227,9 +259,18 @@ func codeHint(code string) (string, bool) {
 		{"APT-EXPIRED", "the archive is stale or frozen: look at the mirror; check_valid_until: false for a snapshot that is old by design"},
 		{"APT-SIGNATURE", "compare the fingerprints; a new key of the archive belongs into signed_by of this source"},
 		{"APT-WEAK-HASH", "the archive offers no SHA256: use another mirror of it"},
+		{"APT-ROLLBACK", "the mirror went back in time, or somebody replays an old state: compare with another mirror of the archive"},
+		{"APT-PATH", "the archive is broken or hostile: tell its owner; nothing of it is taken meanwhile"},
 		{"APT-CLOSURE", "add the archive or suite that has the missing package, or take the package off the list"},
+		{"PYPI-LOCK-READ", "name the lock file in locks of this source"},
 		{"PYPI-LOCK", "lock with hashes: uv pip compile --generate-hashes, pip-compile --generate-hashes, or pip lock"},
 		{"PYPI-PAGE-LIMIT", "the index is broken or hostile; if the project really is that large, raise max_page of the source"},
+		{"PYPI-FILENAME", "the index is broken or hostile: tell its owner; nothing of it is taken meanwhile"},
+		{"PYPI-HASH-MISMATCH", "somebody has exchanged a file, or the lock is old: lock again only when you know which"},
+		{"PYPI-NOT-FOUND", "correct the name in the lock, or the index of this source"},
+		{"STORE-DIGEST", "compare with another mirror before you lock again; run it again if this one is being updated"},
+		{"FETCH-SIZE", "compare with another mirror before you lock again; run it again if this one is being updated"},
+		{"STATUS-ALARM", "carry the newest bundles from outside; darkmirror status there shows them"},
 		{"STORE-DAMAGED", "the damaged file is in quarantine; run the command again to fetch it anew, and check the disk"},
 	} {
 		if strings.HasPrefix(code, h.prefix) {

@@ -71,7 +71,7 @@ func (a *app) reportJSON(err error, class exitClass) {
 		Bundle  string   `json:"bundle,omitempty"`
 	}{Schema: "darkmirror.exit/v1", Code: class.code, Class: class.name, Message: err.Error(), Bundle: a.bundle, Errors: []string{}}
 	for _, e := range leaves(err) {
-		line.Errors = append(line.Errors, e.Error())
+		line.Errors = append(line.Errors, once(e.Error()))
 		if line.Hint == "" {
 			line.Hint = hint(e)
 		}
@@ -197,7 +197,7 @@ func (a *app) load(role string) (*config.Config, error) {
 		return nil, &usageError{err}
 	}
 	if role != "" && cfg.Role != role {
-		return nil, usagef("%s has role: %s; this command works %s", name, cfg.Role, role)
+		return nil, usagef("%s has role: %s; this command works %s\n--config FILE names another configuration", name, cfg.Role, role)
 	}
 	return cfg, nil
 }
@@ -213,17 +213,4 @@ func (a *app) result(v any, text func() error) error {
 		return writeJSON(a.out, a.output, v)
 	}
 	return text()
-}
-
-// errOnly reports whether err is of the kind that a plan survives.
-func partialOnly(err error) bool {
-	if err == nil {
-		return true
-	}
-	for _, e := range leaves(err) {
-		if errors.Is(e, context.Canceled) || isSpace(e) {
-			return false
-		}
-	}
-	return true
 }
