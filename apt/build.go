@@ -142,7 +142,6 @@ type indexWriter struct {
 	dir   string
 	forms []*indexForm
 	all   io.Writer
-	first bool
 }
 
 // An indexForm is one of them: a temporary file and what goes into it.
@@ -162,7 +161,7 @@ func (f *indexForm) Write(b []byte) (int, error) {
 }
 
 func newIndexWriter(dir string) (_ *indexWriter, err error) {
-	w := &indexWriter{dir: dir, first: true}
+	w := &indexWriter{dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.discard())
@@ -196,22 +195,18 @@ func newIndexWriter(dir string) (_ *indexWriter, err error) {
 	return w, nil
 }
 
-// add appends a stanza, its bytes unchanged.
+// add appends a stanza, its bytes unchanged, and an empty line. The last one
+// has that line too: debootstrap overlooks a stanza that ends with the file.
 func (w *indexWriter) add(raw []byte) error {
-	if !w.first {
-		if _, err := w.all.Write([]byte("\n")); err != nil {
-			return err
-		}
+	end := "\n"
+	if !bytes.HasSuffix(raw, []byte("\n")) { // the last line of upstream's file
+		end = "\n\n"
 	}
-	w.first = false
 	if _, err := w.all.Write(raw); err != nil {
 		return err
 	}
-	if !bytes.HasSuffix(raw, []byte("\n")) { // the last line of upstream's file
-		_, err := w.all.Write([]byte("\n"))
-		return err
-	}
-	return nil
+	_, err := io.WriteString(w.all, end)
+	return err
 }
 
 // finish gives each form its name in by-hash.

@@ -21,8 +21,6 @@ const (
 type seed struct {
 	rel relation
 	why string
-	// optional seeds are skipped where no package has the name.
-	optional bool
 }
 
 // parseSeed reads "name", "name:arch" or "name (op version)".
@@ -339,7 +337,9 @@ func (u *universe) presets(essential, arch string) []seed {
 	}
 	if essential == essentialBootstrap {
 		for _, name := range []string{"apt", "usr-is-merged"} {
-			seeds = append(seeds, seed{rel: relation{name: name}, why: "essential: " + essential, optional: true})
+			if u.candidate(name, arch) != nil {
+				seeds = append(seeds, seed{rel: relation{name: name}, why: "essential: " + essential})
+			}
 		}
 	}
 	return seeds

@@ -115,6 +115,9 @@ func TestPublishedIsAnUpstream(t *testing.T) {
 	if !bytes.Contains(up, []byte("Description: command-line JSON processor\n It has a long description, which is\n .\n kept byte for byte.\n")) {
 		t.Errorf("the description was changed:\n%s", up)
 	}
+	if !bytes.HasSuffix(up, []byte("\n\n")) {
+		t.Error("no empty line after the last stanza")
+	}
 	if bytes.Contains(up, []byte("Package: other")) {
 		t.Error("a package that was not selected is published")
 	}

@@ -93,11 +93,11 @@ func (r *Release) readFields(st *stanza) error {
 	}
 	var err error
 	if r.Date, err = parseDate(string(st.get("Date"))); err != nil {
-		return fmt.Errorf("Date: %w", err)
+		return fmt.Errorf("field Date: %w", err)
 	}
 	if v := st.get("Valid-Until"); v != nil {
 		if r.ValidUntil, err = parseDate(string(v)); err != nil {
-			return fmt.Errorf("Valid-Until: %w", err)
+			return fmt.Errorf("field Valid-Until: %w", err)
 		}
 	}
 	r.Architectures = strings.Fields(string(st.get("Architectures")))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -80,13 +79,11 @@ func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (_ *artif
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
-	var indices []*index
 	snap := &artifact.Snapshot{Schema: artifact.SnapshotSchema, Source: s.name}
 	for _, su := range suites {
-		indices = append(indices, su.indices...)
 		snap.Meta = append(snap.Meta, su.meta...)
 	}
-	chosen, err := s.choose(ctx, newUniverse(indices))
+	chosen, err := s.choose(ctx, suites)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -97,13 +94,47 @@ func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (_ *artif
 }
 
 // choose runs the closure for each architecture and merges the results. The
-// reason of the first architecture stands.
-func (s *Source) choose(ctx context.Context, u *universe) ([]choice, error) {
+// first reason of a package stands.
+//
+// With "bootstrap", the presets are first closed over in the first suite alone:
+// debootstrap reads one suite only, and mmdebstrap looks there for Essential
+// packages, although updates of some of them stand in other suites.
+func (s *Source) choose(ctx context.Context, suites []*suite) ([]choice, error) {
 	var chosen []choice
 	have := make(map[*pkg]bool)
-	for _, arch := range s.cfg.Architectures {
+	run := func(u *universe, seedsFor func(arch string) ([]seed, error)) error {
+		for _, arch := range s.cfg.Architectures {
+			seeds, err := seedsFor(arch)
+			if err != nil {
+				return err
+			}
+			sel := &selector{u: u, arch: arch, recommends: s.cfg.Recommends, subject: s.name}
+			found, err := sel.sel(ctx, seeds)
+			if err != nil {
+				return err
+			}
+			for _, c := range found {
+				if !have[c.pkg] {
+					have[c.pkg] = true
+					chosen = append(chosen, c)
+				}
+			}
+		}
+		return nil
+	}
+	if s.cfg.Essential == essentialBootstrap {
+		base := newUniverse(suites[0].indices)
+		if err := run(base, func(arch string) ([]seed, error) { return base.presets(essentialBootstrap, arch), nil }); err != nil {
+			return nil, err
+		}
+	}
+	var indices []*index
+	for _, su := range suites {
+		indices = append(indices, su.indices...)
+	}
+	u := newUniverse(indices)
+	err := run(u, func(arch string) ([]seed, error) {
 		seeds := u.presets(s.cfg.Essential, arch)
-		seeds = slices.DeleteFunc(seeds, func(sd seed) bool { return sd.optional && u.candidate(sd.rel.name, arch) == nil })
 		for _, text := range s.cfg.Packages {
 			sd, err := parseSeed(text)
 			if err != nil {
@@ -113,19 +144,9 @@ func (s *Source) choose(ctx context.Context, u *universe) ([]choice, error) {
 				seeds = append(seeds, sd)
 			}
 		}
-		sel := &selector{u: u, arch: arch, recommends: s.cfg.Recommends, subject: s.name}
-		found, err := sel.sel(ctx, seeds)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range found {
-			if !have[c.pkg] {
-				have[c.pkg] = true
-				chosen = append(chosen, c)
-			}
-		}
-	}
-	return chosen, nil
+		return seeds, nil
+	})
+	return chosen, err
 }
 
 // list writes the selection into the snapshot.
@@ -147,7 +168,10 @@ func (s *Source) list(snap *artifact.Snapshot, chosen []choice) error {
 			URL:    strings.TrimSuffix(archive.URL, "/") + "/" + escapePath(filename),
 		}
 		if q, clash := files[f.Path]; clash {
-			return conflictRefusal(p, q)
+			if p.digest != q.digest {
+				return conflictRefusal(p, q)
+			}
+			continue // two suites list the same file
 		}
 		files[f.Path] = p
 		expected[p.digest] = debInfo{p.name, p.version, p.arch}

@@ -189,7 +189,8 @@ type universe struct {
 }
 
 // newUniverse merges indices. The order of the result depends on their
-// content and the configuration alone.
+// content and the configuration alone. A package belongs to the universe that
+// was made last: one has to be done with before the next is made.
 func newUniverse(indices []*index) *universe {
 	u := &universe{}
 	n, m := 0, 0
@@ -202,7 +203,9 @@ func newUniverse(indices []*index) *universe {
 	for _, ix := range indices {
 		u.pkgs = append(u.pkgs, ix.pkgs...)
 		u.provs = append(u.provs, ix.provs...)
-		ix.pkgs, ix.provs = nil, nil
+	}
+	for _, p := range u.pkgs {
+		p.id = 0
 	}
 	slices.SortStableFunc(u.pkgs, better)
 	// Suites and architectures repeat packages ("all" stands in each index).

@@ -250,7 +250,7 @@ func newVolumes(known, err error) error {
 }
 
 func joined(err error) []error {
-	if m, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // one level
+	if m, ok := err.(interface{ Unwrap() []error }); ok {
 		return m.Unwrap()
 	}
 	if err == nil {

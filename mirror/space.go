@@ -43,7 +43,7 @@ func room(needs map[string]int64) (SpaceError, error) {
 			if err := unix.Statfs(dir, &vfs); err != nil {
 				return SpaceError{}, fmt.Errorf("statfs %s: %w", dir, err)
 			}
-			f = &fsys{SpaceError{Dir: dir, Free: int64(min(vfs.Bavail, 1<<40)) * vfs.Bsize}} //nolint:gosec // bounded to 2^40 blocks
+			f = &fsys{SpaceError{Dir: dir, Free: int64(min(vfs.Bavail, 1<<40)) * vfs.Bsize}}
 			byDev[st.Dev] = f
 		}
 		f.Needed += n

@@ -33,7 +33,11 @@ func get(t *testing.T, url, ranges string, want int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() {
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if resp.StatusCode != want {
 		t.Fatalf("GET %s: status %d, want %d", url, resp.StatusCode, want)
 	}
@@ -166,7 +170,7 @@ func TestArchive(t *testing.T) {
 	if n, err := io.Copy(io.Discard, r); err != nil || n != testSize || h.Size != testSize {
 		t.Errorf("data of %d bytes, %v, want %d", n, err, testSize)
 	}
-	if _, err := r.Next(); err != io.EOF { //nolint:errorlint // exactly io.EOF
+	if _, err := r.Next(); err != io.EOF {
 		t.Errorf("after the entry: %v, want EOF", err)
 	}
 	if _, err := os.Stat(filepath.Join(out, "keyring.asc")); err != nil {

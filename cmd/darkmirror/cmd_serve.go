@@ -141,12 +141,12 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (http.Hand
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		fmt.Fprintln(w, "ok") //nolint:errcheck // the client went away
+		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		for _, m := range mounts {
-			fmt.Fprintf(w, "%-14s %s\n", m.source, m.path) //nolint:errcheck // the client went away
+			fmt.Fprintf(w, "%-14s %s\n", m.source, m.path)
 		}
 	})
 	return mux, mounts, nil

@@ -82,10 +82,10 @@ func writeJSON(w io.Writer, f format, v any) error {
 	return enc.Encode(v)
 }
 
-// table prints rows in columns, each row's cells separated by tabs in print.
-func table(w io.Writer, print func(w io.Writer)) error {
+// table prints rows in columns, each row's cells separated by tabs in rows.
+func table(w io.Writer, rows func(w io.Writer)) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	print(tw)
+	rows(tw)
 	return tw.Flush()
 }
 

@@ -167,7 +167,7 @@ func roles() []role {
 // Load reads a configuration file. What is wrong with its content is
 // [Problems], all of them; any other error is of the file itself.
 func Load(path string) (cfg *Config, err error) {
-	f, err := os.Open(path) //nolint:gosec // the file that the user names
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func lockFile(name string) (*os.File, error) {
 	// each such event is somebody else's progress, so a few rounds are enough.
 	const rounds = 10
 	for range rounds {
-		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600) //nolint:gosec // a name of the store
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, err
 		}
@@ -290,7 +290,7 @@ func removeIfThere(name string) error {
 // readValidator reads the file beside a partial one; what cannot have been
 // written by SetValidator counts as none.
 func readValidator(name string) (v string, err error) {
-	f, err := os.Open(name) //nolint:gosec // a name of the store
+	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

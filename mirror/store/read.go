@@ -365,7 +365,7 @@ const maxQuarantined = 16
 func (s *Store) quarantineName(d artifact.Digest) (string, error) {
 	for n := 1; ; n++ {
 		name := filepath.Join(s.quarantine, d.Hex()+"-"+strconv.Itoa(n))
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // a name of the store
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err == nil {
 			return name, f.Close()
 		}
