@@ -1,7 +1,6 @@
 package apt
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,24 +16,18 @@ import (
 func TestHandler(t *testing.T) {
 	w := newWorld(t, apttest.Suite{Packages: threePackages})
 	h := http.StripPrefix("/apt/main", NewHandler(w.publisher().Tree(), w.dir, w.st, nil))
-	ask := func(method, name string, header ...string) *http.Response {
+	ask := func(method, name string, header ...string) *httptest.ResponseRecorder {
 		r := httptest.NewRequestWithContext(t.Context(), method, "/apt/main/"+name, nil)
 		for i := 0; i < len(header); i += 2 {
 			r.Header.Set(header[i], header[i+1])
 		}
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, r)
-		return rec.Result()
+		return rec
 	}
-	body := func(r *http.Response) string {
-		b, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	if r := ask(http.MethodGet, "debian/dists/test/InRelease"); r.StatusCode != http.StatusNotFound {
-		t.Errorf("before the first publication: %d", r.StatusCode)
+	body := func(r *httptest.ResponseRecorder) string { return r.Body.String() }
+	if r := ask(http.MethodGet, "debian/dists/test/InRelease"); r.Code != http.StatusNotFound {
+		t.Errorf("before the first publication: %d", r.Code)
 	}
 	snap := w.resolve(w.config("jq"))
 	w.publish(snap, 1, time.Now())
@@ -48,25 +41,25 @@ func TestHandler(t *testing.T) {
 		keyringBinary: cacheNever,
 	} {
 		r := ask(http.MethodGet, name)
-		if r.StatusCode != http.StatusOK || r.Header.Get("Cache-Control") != want || r.Header.Get("ETag") == "" {
-			t.Errorf("%s: %d %v", name, r.StatusCode, r.Header)
+		if r.Code != http.StatusOK || r.Header().Get("Cache-Control") != want || r.Header().Get("ETag") == "" {
+			t.Errorf("%s: %d %v", name, r.Code, r.Header())
 		}
-		again := ask(http.MethodGet, name, "If-None-Match", r.Header.Get("ETag"))
-		if again.StatusCode != http.StatusNotModified {
-			t.Errorf("%s again: %d", name, again.StatusCode)
+		again := ask(http.MethodGet, name, "If-None-Match", r.Header().Get("ETag"))
+		if again.Code != http.StatusNotModified {
+			t.Errorf("%s again: %d", name, again.Code)
 		}
 		head := ask(http.MethodHead, name)
-		if b := body(head); head.StatusCode != http.StatusOK || b != "" || head.Header.Get("Content-Length") != r.Header.Get("Content-Length") {
-			t.Errorf("HEAD %s: %d %v", name, head.StatusCode, head.Header)
+		if b := body(head); head.Code != http.StatusOK || b != "" || head.Header().Get("Content-Length") != r.Header().Get("Content-Length") {
+			t.Errorf("HEAD %s: %d %v", name, head.Code, head.Header())
 		}
 	}
 	if got := body(ask(http.MethodGet, deb.Path)); artifact.Sum([]byte(got)) != deb.Digest {
 		t.Errorf("%d bytes of another digest", len(got))
 	}
-	if r := ask(http.MethodGet, deb.Path, "Range", "bytes=0-7"); r.StatusCode != http.StatusPartialContent || body(r) != arMagic {
-		t.Errorf("range: %d", r.StatusCode)
+	if r := ask(http.MethodGet, deb.Path, "Range", "bytes=0-7"); r.Code != http.StatusPartialContent || body(r) != arMagic {
+		t.Errorf("range: %d", r.Code)
 	}
-	modified := ask(http.MethodGet, "debian/dists/test/InRelease").Header.Get("Last-Modified")
+	modified := ask(http.MethodGet, "debian/dists/test/InRelease").Header().Get("Last-Modified")
 	if want := published(t, w.publisher()).Date.UTC().Format(http.TimeFormat); modified != want {
 		t.Errorf("InRelease last modified %s, want its Date %s", modified, want)
 	}
@@ -75,18 +68,18 @@ func TestHandler(t *testing.T) {
 		"debian/dists/test/../../../signing-key.asc", "publications/00000001.json", "debian/dists/test/.tmp-1", "debian/dists/none/InRelease",
 		"debian//dists/test/InRelease",
 	} {
-		if r := ask(http.MethodGet, name); r.StatusCode != http.StatusNotFound {
-			t.Errorf("%q: %d", name, r.StatusCode)
+		if r := ask(http.MethodGet, name); r.Code != http.StatusNotFound {
+			t.Errorf("%q: %d", name, r.Code)
 		}
 	}
-	if r := ask(http.MethodPost, deb.Path); r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") == "" {
-		t.Errorf("POST: %d", r.StatusCode)
+	if r := ask(http.MethodPost, deb.Path); r.Code != http.StatusMethodNotAllowed || r.Header().Get("Allow") == "" {
+		t.Errorf("POST: %d", r.Code)
 	}
 
 	// A new publication is picked up.
 	w.publish(w.resolve(w.config("jq", "other")), 2, time.Now())
-	if r := ask(http.MethodGet, "debian/pool/main/other/other_3.0+x~1_all.deb"); r.StatusCode != http.StatusOK {
-		t.Errorf("new file: %d", r.StatusCode)
+	if r := ask(http.MethodGet, "debian/pool/main/other/other_3.0+x~1_all.deb"); r.Code != http.StatusOK {
+		t.Errorf("new file: %d", r.Code)
 	}
 
 	// A damaged blob is never served.
@@ -105,8 +98,8 @@ func TestHandler(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if r := ask(http.MethodGet, deb.Path); r.StatusCode != http.StatusInternalServerError || strings.Contains(body(r), arMagic) {
-			t.Errorf("damaged: %d", r.StatusCode)
+		if r := ask(http.MethodGet, deb.Path); r.Code != http.StatusInternalServerError || strings.Contains(body(r), arMagic) {
+			t.Errorf("damaged: %d", r.Code)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func loadKeyring(files []string) (*keyring, error) {
 
 // readLimited reads a whole small file.
 func readLimited(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.Open(name) // #nosec G304 -- named by the configuration, or made by us
 	if err != nil {
 		return nil, err
 	}

@@ -64,6 +64,9 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 	if err := os.MkdirAll(p.Tree(), 0o755); err != nil { // #nosec G301 -- clients read it
 		return "", err
 	}
+	if err := durable.Sweep(p.Tree()); err != nil {
+		return "", err
+	}
 	sg, err := p.signer(now)
 	if err != nil {
 		return "", err
@@ -175,7 +178,7 @@ func (p *Publisher) linkOne(d artifact.Digest, name string) error {
 		return rerr
 	}
 	if lerr := p.st.Link(d, temp); lerr != nil {
-		return errors.Join(err, lerr)
+		return lerr
 	}
 	failpoint.Here("apt.pool-replaced")
 	if err := os.Rename(temp, name); err != nil {

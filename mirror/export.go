@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -198,7 +199,7 @@ func (e *Exporter) Fetch(ctx context.Context, run *Run) (*FetchStats, error) {
 
 // stopsRun tells errors of this host from errors of an item.
 func stopsRun(err error) bool {
-	return errors.As(err, new(*SpaceError)) || errors.As(err, new(*store.SpaceError)) || errors.Is(err, context.Canceled)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, context.Canceled)
 }
 
 // settle takes what failed out of the plan's snapshots.
@@ -319,7 +320,7 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 		return nil, fmt.Errorf("seal bundle %06d: %w", m.Seq, err)
 	}
 	failpoint.Here("export.sealed")
-	rec := record(m, out.ID, out.Dir, out.Bytes, len(out.Volumes))
+	rec := record(m, out.ID, out.Dir, volumeBytes(out.Volumes), len(out.Volumes))
 	if err := e.Ledger.RecordSealed(rec, digests(m)); err != nil {
 		return nil, err
 	}
@@ -500,3 +501,11 @@ func loadSnapshot(st *store.Store, d artifact.Digest) (*artifact.Snapshot, error
 }
 
 var _ func(artifact.Digest) (io.ReadCloser, error) = (*store.Store)(nil).Open
+
+// volumeBytes is what a bundle's volumes hold in all.
+func volumeBytes(vols []bundle.VolumeInfo) (n int64) {
+	for _, v := range vols {
+		n += v.Size
+	}
+	return n
+}

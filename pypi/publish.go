@@ -232,6 +232,9 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 	if err != nil {
 		return "", err
 	}
+	if err := durable.Sweep(p.dir); err != nil {
+		return "", err
+	}
 	cur := current{Schema: currentSchema, Source: p.name, Seq: seq, Projects: make([]currentProject, 0, len(doc.Projects))}
 	files := 0
 	for i := range doc.Projects {

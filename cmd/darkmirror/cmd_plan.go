@@ -13,6 +13,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/mirror"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
 )
 
@@ -55,6 +56,9 @@ func (a *app) plan(ctx context.Context, o *planOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, led.Close()) }()
+	if err := st.Sweep(func(artifact.Digest) bool { return true }); err != nil {
+		return err
+	}
 	p := startProgress(a.err, a.output, a.quiet)
 	exp, err := a.exporter(cfg, st, led, o.only, p.event)
 	if err != nil {

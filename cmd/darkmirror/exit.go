@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/darkmirror/darkmirror/mirror"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
 	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/mirror/ledger"
-	"github.com/darkmirror/darkmirror/mirror/store"
 	"github.com/darkmirror/darkmirror/pypi"
 	"github.com/darkmirror/darkmirror/scan"
 )
@@ -84,7 +84,8 @@ func isUsage(err error) bool {
 }
 
 func isSpace(err error) bool {
-	return isA[*mirror.SpaceError](err) || isA[*store.SpaceError](err)
+	// The SpaceErrors of mirror and store match ENOSPC too.
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // classify gives the row of an error.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -91,8 +92,8 @@ func canonicalHost(h string) (string, error) {
 		return "[" + ip.String() + "]" + port, nil
 	}
 	name = strings.TrimSuffix(name, ".")
-	if name == "" {
-		return "", errors.New("no host")
+	if slices.Contains(strings.Split(name, "."), "") {
+		return "", fmt.Errorf("host %q: no host, or an empty label", h)
 	}
 	for _, c := range []byte(name) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {

@@ -190,7 +190,6 @@ func TestRedirects(t *testing.T) {
 			if n != followed {
 				t.Errorf("%d requests reached the target", n)
 			}
-			contains(t, "x"+w.told(getErr), "x")
 			if told := w.told(errors.Join(getErr, downloadErr)); strings.Contains(told, "secret") {
 				t.Errorf("told: %s", told)
 			}
@@ -207,7 +206,8 @@ func TestRedirectLoopEnds(t *testing.T) {
 	var j journal
 	w := newWorld(t, map[string]http.HandlerFunc{"https://index.example": j.steps(redirect("/again"))})
 	_, err := w.client().Get(t.Context(), "https://index.example/", GetOptions{})
-	contains(t, unavailable(t, err, 0).Error(), "more than 10 redirects")
+	unavailable(t, err, 0)
+	contains(t, err.Error(), "more than 10 redirects")
 	if n := len(j.all()); n != maxRedirects+1 {
 		t.Errorf("%d requests", n)
 	}

@@ -98,11 +98,11 @@ func TestNothingSecretIsTold(t *testing.T) {
 		"redirect, a loop": redirect("?sig=s1gned"),
 		"redirect, bad": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "/%zz?sig=s1gned")
-			w.WriteHeader(302)
+			w.WriteHeader(http.StatusFound)
 		},
 		"redirect, worse": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "https://u53r:l1nk@h:p/")
-			w.WriteHeader(302)
+			w.WriteHeader(http.StatusFound)
 		},
 		"not allowed": redirect("https://u53r:l1nk@evil.example/x?sig=s1gned"),
 		"too large":   text(strings.Repeat("x", 100)),

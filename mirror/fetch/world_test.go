@@ -372,13 +372,13 @@ func refused(t *testing.T, err error, code string) {
 }
 
 // unavailable checks for an *Error with that status.
-func unavailable(t *testing.T, err error, code int) *Error {
+func unavailable(t *testing.T, err error, code int) Error {
 	t.Helper()
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Status != code || !errors.Is(err, artifact.ErrUnavailable) || errors.Is(err, artifact.ErrIntegrity) {
 		t.Fatalf("got %v, want an *Error with status %d", err, code)
 	}
-	return e
+	return *e
 }
 
 func contains(t *testing.T, text string, parts ...string) {
