@@ -255,7 +255,7 @@ func conflictRefusal(p, q *pkg) error {
 // relation that nothing satisfies, then it names the first two packages that
 // were found to exclude each other.
 func (s *selector) explain(sv *solver, sd seed) string {
-	seen := make(map[*pkg]bool)
+	seen := make(map[*pkg][]string)
 	for _, p := range s.seedCandidates(sd.rel) {
 		if chain := s.hole(p, seen); chain != nil {
 			return strings.Join(append([]string{sd.rel.String()}, chain...), " -> ")
@@ -273,12 +273,17 @@ func (s *selector) explain(sv *solver, sd seed) string {
 }
 
 // hole returns the chain below p to a relation that nothing satisfies, or nil.
-// Packages in seen have been asked and have none, or are being asked.
-func (s *selector) hole(p *pkg, seen map[*pkg]bool) []string {
-	if seen[p] {
-		return nil
+// seen holds the answers so far; a package that is being asked counts as sound.
+func (s *selector) hole(p *pkg, seen map[*pkg][]string) []string {
+	if chain, ok := seen[p]; ok {
+		return chain
 	}
-	seen[p] = true
+	seen[p] = nil
+	seen[p] = s.findHole(p, seen)
+	return seen[p]
+}
+
+func (s *selector) findHole(p *pkg, seen map[*pkg][]string) []string {
 	texts, err := p.texts()
 	if err != nil {
 		return []string{err.Error()}

@@ -175,6 +175,11 @@ func TestClosure(t *testing.T) {
 			seeds: []string{"aa"}, fails: "aa -> aa 1 -> bb 1 -> nope (nothing satisfies it)",
 		},
 		{
+			name:  "the same hole below both",
+			texts: []string{"aa 1; Depends: bb | cc\nbb 1; Depends: dd\ncc 1; Depends: dd\ndd 1; Depends: nope"},
+			seeds: []string{"aa"}, fails: "aa -> aa 1 -> bb 1 -> dd 1 -> nope (nothing satisfies it)",
+		},
+		{
 			name:  "no way around a conflict",
 			texts: []string{"aa 1; Depends: bb, cc\nbb 1; Breaks: cc (<< 2)\ncc 1"},
 			seeds: []string{"aa"}, fails: "aa cannot be installed: ",

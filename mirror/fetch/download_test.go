@@ -398,3 +398,59 @@ func FuzzContentRange(f *testing.F) {
 		}
 	})
 }
+
+// TestReplacedMeanwhile: the file is another one, of the same size, after a
+// cut, and the server offers nothing to notice that by.
+func TestReplacedMeanwhile(t *testing.T) {
+	b := noise(1000)
+	old := append([]byte("old"), b[3:]...)
+	var j journal
+	w := newWorld(t, map[string]http.HandlerFunc{"https://files.example": j.steps(cut(old, "", 400), file(b, ""))})
+	p := newTarget(t, b, nil, "")
+	p.check(t, w.client().Download(t.Context(), fileURL, p))
+	if n := len(j.all()); n != 3 || j.all()[1].Header.Get("Range") == "" || j.all()[2].Header.Get("Range") != "" {
+		t.Errorf("%d requests", n)
+	}
+	contains(t, w.told(nil), "the resumed file is wrong; fetching it whole")
+}
+
+// TestBadEndAfterTheLastByte does not matter: the digest knows.
+func TestBadEndAfterTheLastByte(t *testing.T) {
+	b := noise(1000)
+	var j journal
+	w := newWorld(t, map[string]http.HandlerFunc{"https://files.example": j.steps(func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush() // hence chunks, of which the last is missing
+		_, _ = w.Write(b)
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})})
+	p := newTarget(t, b, nil, "")
+	p.check(t, w.client().Download(t.Context(), fileURL, p))
+	if n := len(j.all()); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// slowDisk takes longer for a write than a server may take for a byte.
+type slowDisk struct {
+	*target
+	pause time.Duration
+}
+
+func (s slowDisk) Write(b []byte) (int, error) {
+	time.Sleep(s.pause)
+	return s.target.Write(b)
+}
+
+// TestSlowDiskIsNoStall: the time limit is the server's, not ours.
+func TestSlowDiskIsNoStall(t *testing.T) {
+	b := noise(8 << 20) // more than the sockets hold, so that reads go on afterwards
+	var j journal
+	w := newWorld(t, map[string]http.HandlerFunc{"http://files.example": j.steps(file(b, ""))})
+	p := newTarget(t, b, nil, "")
+	c := w.client(func(c *Config) { c.IdleTimeout = 25 * time.Millisecond })
+	p.check(t, c.Download(t.Context(), "http://files.example/p/x.whl", slowDisk{p, 30 * time.Millisecond}))
+	if n := len(j.all()); n != 1 {
+		t.Errorf("%d requests: %q", n, w.notes())
+	}
+}

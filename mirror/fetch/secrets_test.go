@@ -3,6 +3,7 @@ package fetch
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -161,4 +162,27 @@ func FuzzRedact(f *testing.F) {
 			t.Fatalf("%q becomes %q: %v", s, got, err)
 		}
 	})
+}
+
+// TestScrub: a URL in the text of an error, and in the one that net/url makes.
+func TestScrub(t *testing.T) {
+	cause := errors.New("the cause")
+	for in, want := range map[error]string{
+		fmt.Errorf(`proxy "http://u:p4ss@proxy.example:3128/?k=v" says no: %w`, cause):                           `proxy "http://proxy.example:3128/" says no: the cause`,
+		fmt.Errorf("x: %w", &url.Error{Op: "Get", URL: "https://u:p4ss@h/?q", Err: cause}):                       "the cause",
+		&url.Error{Op: "Get", URL: "https://h/", Err: fmt.Errorf("a %w at https://u:p4ss@h:x/", cause)}:          "a the cause at (a URL that cannot be read)",
+		fmt.Errorf("failed to parse Location header %q: %w", "/?p4ss", cause):                                    "the server's redirect cannot be read",
+		fmt.Errorf("nothing to hide: %w", cause):                                                                 "nothing to hide: the cause",
+		&url.Error{Op: "parse", URL: "p4ss", Err: &url.Error{Op: "parse", URL: "https://h/?p4ss=q", Err: cause}}: "the cause",
+	} {
+		got := scrub(in)
+		if got.Error() != want || !errors.Is(got, cause) {
+			t.Errorf("%v\n got  %v\n want %s", in, got, want)
+		}
+		for err := got; err != nil; err = errors.Unwrap(err) {
+			if strings.Contains(err.Error(), "p4ss") {
+				t.Errorf("unwraps to %v", err)
+			}
+		}
+	}
 }
