@@ -54,7 +54,33 @@ func (r *Reader) Blob(ctx context.Context, b Blob) (io.ReadCloser, error) {
 		}
 		return s, nil
 	}
-	return newFrameReader(&segmentReader{src: s}, s.b)
+	dict, err := r.dictionary(s.b)
+	if err != nil {
+		return nil, err
+	}
+	return newFrameReader(&segmentReader{src: s}, s.b, dict)
+}
+
+// dictionary reads the blob that b was compressed against; nil for none.
+func (r *Reader) dictionary(b *Blob) ([]byte, error) {
+	if b.Dict == "" {
+		return nil, nil
+	}
+	d, err := artifact.ParseDigest(b.Dict)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.New("no store to read it from")
+	if r.dicts != nil {
+		var dict []byte
+		if dict, err = r.dicts(d, MaxDict); err == nil {
+			return dict, nil
+		}
+	}
+	return nil, &artifact.Refusal{
+		Class: artifact.ErrSequence, Code: CodeRequires, Subject: r.m.String(),
+		Reason: fmt.Sprintf("blob %s is a change of %s, which is not here", b.Digest.Short(), b.Dict), Err: err,
+	}
 }
 
 // A storedReader gives the stored bytes of a blob and checks each segment at
@@ -221,8 +247,8 @@ type frameReader struct {
 	err  error // sticky
 }
 
-func newFrameReader(src io.Reader, b *Blob) (*frameReader, error) {
-	dec, err := newDecoder(src)
+func newFrameReader(src io.Reader, b *Blob, dict []byte) (*frameReader, error) {
+	dec, err := newDecoder(src, dict)
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
 	}

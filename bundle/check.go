@@ -294,7 +294,7 @@ func (c *checker) endSegment(ref segmentRef, list []extent, whole bool) {
 		return
 	}
 	if c.frame == nil {
-		c.frame = newFrameCheck(b)
+		c.frame = newFrameCheck(c.r, b)
 	}
 	c.frame.write(buf)
 }
@@ -366,11 +366,14 @@ type frameCheck struct {
 	done chan error
 }
 
-func newFrameCheck(b *Blob) *frameCheck {
+func newFrameCheck(src *Reader, b *Blob) *frameCheck {
 	r, w := io.Pipe()
 	f := &frameCheck{w: w, done: make(chan error, 1)}
 	go func() {
-		err := readFrame(r, b)
+		dict, err := src.dictionary(b)
+		if err == nil {
+			err = readFrame(r, b, dict)
+		}
 		// A writer that is still there learns that nobody reads.
 		_ = r.CloseWithError(io.ErrClosedPipe)
 		f.done <- err
@@ -378,8 +381,8 @@ func newFrameCheck(b *Blob) *frameCheck {
 	return f
 }
 
-func readFrame(r io.Reader, b *Blob) (err error) {
-	f, err := newFrameReader(r, b)
+func readFrame(r io.Reader, b *Blob, dict []byte) (err error) {
+	f, err := newFrameReader(r, b, dict)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,11 @@ const (
 	encoderWindow = 4 << 20
 	// maxWindow bounds what a frame may ask the decoder to hold.
 	maxWindow = 8 << 20
+	// MaxDict bounds a dictionary, and a blob that has one: the window must
+	// reach from the one into the other, and both are held in memory.
+	MaxDict = maxWindow
+	// MinDict is the least blob that is worth one.
+	MinDict = minCompress
 )
 
 // compressed recognises what does not shrink by how it begins.
@@ -79,10 +84,32 @@ func (c *compressor) pays(head []byte) bool {
 // errTooLong stops a frame that holds more than was signed.
 var errTooLong = errors.New("decompresses to more than the signed size")
 
+// dictID is that of a raw dictionary: the manifest names the dictionary, so
+// the number in the frame means nothing.
+const dictID = 1
+
+// newDictEncoder compresses what differs little from dict, always in the same
+// way.
+func newDictEncoder(dict []byte) (*zstd.Encoder, error) {
+	enc, err := zstd.NewWriter(nil,
+		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(maxWindow),
+		zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true), zstd.WithEncoderDictRaw(dictID, dict))
+	if err != nil {
+		return nil, fmt.Errorf("zstd: %w", err)
+	}
+	return enc, nil
+}
+
 // newDecoder reads one blob's frame from r, which gives only bytes whose
-// digest is good. Memory is bounded by the window.
-func newDecoder(r io.Reader) (*zstd.Decoder, error) {
-	return zstd.NewReader(r,
+// digest is good. Memory is bounded by the window and the dictionary, which
+// may be nil.
+func newDecoder(r io.Reader, dict []byte) (*zstd.Decoder, error) {
+	opts := []zstd.DOption{
 		zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow),
-		zstd.WithDecoderLowmem(true))
+		zstd.WithDecoderLowmem(true),
+	}
+	if dict != nil {
+		opts = append(opts, zstd.WithDecoderDictRaw(dictID, dict))
+	}
+	return zstd.NewReader(r, opts...)
 }

@@ -63,7 +63,9 @@ type SourceRef struct {
 	Bytes     int64           `json:"bytes"`
 }
 
-// A Require names blobs that an earlier bundle carried.
+// A Require names documents that an earlier bundle carried: snapshots that did
+// not change, and dictionaries. The files that snapshots name are not listed
+// again; whether they are inside, the importer sees from the snapshots.
 type Require struct {
 	Seq   uint64            `json:"seq"`
 	Blobs []artifact.Digest `json:"blobs"`
@@ -75,6 +77,10 @@ type Blob struct {
 	Size       int64           `json:"size"`
 	Enc        string          `json:"enc"`
 	StoredSize int64           `json:"stored_size"`
+	// Dict is the digest of a blob that the inside has already, from which
+	// this one differs little; empty for none. It is the raw dictionary of
+	// the zstd frame.
+	Dict string `json:"dict,omitempty"`
 	// Segments is empty where the one segment is the blob itself.
 	Segments []Segment `json:"segments,omitempty"`
 }

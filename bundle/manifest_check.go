@@ -129,6 +129,12 @@ func (b *Blob) check() error {
 	default:
 		return fmt.Errorf("enc %q", clip(b.Enc))
 	}
+	if b.Dict != "" {
+		d, err := artifact.ParseDigest(b.Dict)
+		if err != nil || d == b.Digest || b.Enc != EncZstd || b.Size > MaxDict {
+			return fmt.Errorf("dict %q of a blob of %d bytes, enc %q", clip(b.Dict), b.Size, b.Enc)
+		}
+	}
 	if len(b.Segments) == 0 {
 		return errors.New("no segments")
 	}
@@ -151,7 +157,7 @@ func (m *Manifest) checkRequires() error {
 	if m.Requires == nil {
 		return errors.New("requires is missing")
 	}
-	where := make(map[artifact.Digest]bool, len(m.Blobs))
+	where, required := make(map[artifact.Digest]bool, len(m.Blobs)), make(map[artifact.Digest]bool)
 	for i := range m.Blobs {
 		where[m.Blobs[i].Digest] = true
 	}
@@ -172,7 +178,13 @@ func (m *Manifest) checkRequires() error {
 			if where[d] {
 				return fmt.Errorf("%s is carried or required twice", d)
 			}
-			where[d] = true
+			where[d], required[d] = true, true
+		}
+	}
+	for i := range m.Blobs {
+		b := &m.Blobs[i]
+		if d, err := artifact.ParseDigest(b.Dict); b.Dict != "" && (err != nil || !required[d]) {
+			return fmt.Errorf("blob %s: its dict %s is not required", b.Digest, clip(b.Dict))
 		}
 	}
 	for _, s := range m.Sources {

@@ -19,6 +19,7 @@ const maxOpen = 32
 // it is closed.
 type Reader struct {
 	media    []*medium
+	dicts    func(d artifact.Digest, limit int64) ([]byte, error)
 	envelope []byte
 	open     func(*medium, string) (volumeSource, int64, error)
 
@@ -67,6 +68,12 @@ func Open(dirs ...string) (_ *Reader, err error) {
 		return nil, refusal(CodeFormat, strings.Join(dirs, ", "), "the envelope cannot be read", err)
 	}
 	return r, nil
+}
+
+// UseDictionaries tells where to read verified blobs that this bundle's
+// documents were compressed against: the store.
+func (r *Reader) UseDictionaries(read func(d artifact.Digest, limit int64) ([]byte, error)) {
+	r.dicts = read
 }
 
 // ID is the digest of the manifest that [Reader.Verify] or [Reader.Unverified]

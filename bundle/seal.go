@@ -143,7 +143,7 @@ func (m *Manifest) checkUnsealed() error {
 		if i > 0 && m.Blobs[i-1].Digest == b.Digest {
 			return fmt.Errorf("blob %s is listed twice", b.Digest)
 		}
-		*b = Blob{Digest: b.Digest, Size: b.Size}
+		*b = Blob{Digest: b.Digest, Size: b.Size, Dict: b.Dict}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -395,5 +396,70 @@ func TestEmptyBundle(t *testing.T) {
 	}
 	if w, err := r.Check(t.Context(), nil); err != nil || len(w) != 0 {
 		t.Fatal(w, err)
+	}
+}
+
+// A blob that differs little from what the inside has is carried as the
+// difference, and is unreadable without that.
+func TestDictionary(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data
+	before := make([]byte, 600<<10)
+	for i := range before {
+		before[i] = byte(rnd.Uint32())
+	}
+	after := slices.Concat(before[:300<<10], []byte("something new"), before[300<<10:])
+	old, cur := artifact.Sum(before), artifact.Sum(after)
+	blobs := map[artifact.Digest][]byte{old: before, cur: after}
+	read := func(d artifact.Digest, _ int64) ([]byte, error) { return blobs[d], nil }
+	open := func(d artifact.Digest) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(blobs[d])), nil
+	}
+	m := valid()
+	m.Seq, m.Base, m.Prev = 2, 1, digest("1").String()
+	m.Sources = m.Sources[:1]
+	m.Sources[0].Snapshot = cur
+	m.Blobs = []Blob{{Digest: cur, Size: int64(len(after)), Dict: old.String()}}
+	m.Requires = []Require{{Seq: 1, Blobs: []artifact.Digest{old}}}
+	key, _ := testSigner(t, "exporter-a")
+	out, err := Seal(t.Context(), t.TempDir(), m, open, key, SealOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Blobs[0].StoredSize; got > 4<<10 {
+		t.Fatalf("13 bytes of news take %d bytes", got)
+	}
+	r, err := Open(out.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	got, err := r.Unverified()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Blob(t.Context(), got.Blobs[0]); !errors.Is(err, artifact.ErrSequence) {
+		t.Fatalf("without the dictionary: %v", err)
+	}
+	r.UseDictionaries(read)
+	var b bytes.Buffer
+	if err := r.Copy(t.Context(), got.Blobs[0], &b); err != nil || !bytes.Equal(b.Bytes(), after) {
+		t.Fatalf("%d bytes, %v", b.Len(), err)
+	}
+	if w, err := r.Check(t.Context(), nil); err != nil || len(w) > 0 {
+		t.Fatalf("check: %v %v", w, err)
+	}
+	r.UseDictionaries(func(artifact.Digest, int64) ([]byte, error) { return after[:5000], nil })
+	if err := r.Copy(t.Context(), got.Blobs[0], io.Discard); !errors.Is(err, artifact.ErrIntegrity) {
+		t.Fatalf("with another dictionary: %v", err)
+	}
+	// It must be required, and not carried.
+	bad := *got
+	bad.Requires = []Require{{Seq: 1, Blobs: []artifact.Digest{digest("x")}}}
+	if err := bad.checkRequires(); err == nil {
+		t.Fatal("a dictionary that is not required was accepted")
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/internal/failpoint"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -130,7 +132,11 @@ func (s *sealer) addBlob(ctx context.Context, i int) (err error) {
 	defer func() { err = errors.Join(err, src.Close()) }()
 	b.Enc, b.StoredSize = EncNone, b.Size
 	var r io.Reader = src
-	if b.Size >= minCompress {
+	dict, err := s.dictionary(b)
+	if err != nil {
+		return err
+	}
+	if dict == nil && b.Size >= minCompress {
 		s.head = s.head[:min(b.Size, sampleSize)]
 		if err := readFull(src, s.head); err != nil {
 			return err
@@ -140,9 +146,17 @@ func (s *sealer) addBlob(ctx context.Context, i int) (err error) {
 			b.Enc = EncZstd
 		}
 	}
-	if b.Enc == EncZstd {
-		err = s.compress(ctx, i, r)
-	} else {
+	switch {
+	case dict != nil:
+		enc, eerr := newDictEncoder(dict)
+		if eerr != nil {
+			return eerr
+		}
+		b.Enc = EncZstd
+		err = s.compress(ctx, i, r, enc)
+	case b.Enc == EncZstd:
+		err = s.compress(ctx, i, r, s.comp.enc)
+	default:
 		err = s.store(ctx, i, r)
 	}
 	if err != nil {
@@ -150,6 +164,33 @@ func (s *sealer) addBlob(ctx context.Context, i int) (err error) {
 	}
 	s.event(artifact.Event{Stage: "seal", Items: 1})
 	return atEOF(src)
+}
+
+// dictionary reads what b is to be compressed against. A blob that is too
+// small or too large for that loses its Dict.
+func (s *sealer) dictionary(b *Blob) (dict []byte, err error) {
+	if b.Dict == "" {
+		return nil, nil
+	}
+	if b.Size < MinDict || b.Size > MaxDict {
+		b.Dict = ""
+		return nil, nil
+	}
+	d, err := artifact.ParseDigest(b.Dict)
+	if err != nil {
+		return nil, err
+	}
+	src, err := s.open(d)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	dict, err = io.ReadAll(io.LimitReader(src, MaxDict+1))
+	if err == nil && len(dict) > MaxDict {
+		b.Dict = ""
+		return nil, nil
+	}
+	return dict, err
 }
 
 // store writes a blob as it is.
@@ -196,7 +237,7 @@ func sameSource(want, got artifact.Digest) error {
 
 // compress writes a blob as one zstd frame. A segment is gathered in memory,
 // since its length stands in the tar header before it.
-func (s *sealer) compress(ctx context.Context, i int, r io.Reader) error {
+func (s *sealer) compress(ctx context.Context, i int, r io.Reader, enc *zstd.Encoder) error {
 	b := &s.m.Blobs[i]
 	buf := &s.packed
 	buf.Reset()
@@ -212,7 +253,7 @@ func (s *sealer) compress(ctx context.Context, i int, r io.Reader) error {
 	b.StoredSize = 0
 	whole := sha256.New()
 	piece := make([]byte, min(b.Size, chunkSize))
-	s.comp.enc.Reset(buf)
+	enc.Reset(buf)
 	for left := b.Size; left > 0; {
 		p := piece[:min(left, chunkSize)]
 		if err := readFull(r, p); err != nil {
@@ -221,7 +262,7 @@ func (s *sealer) compress(ctx context.Context, i int, r io.Reader) error {
 		s.event(artifact.Event{Stage: "seal", Bytes: int64(len(p))})
 		// A hash does not fail.
 		_, _ = whole.Write(p)
-		if _, err := s.comp.enc.Write(p); err != nil {
+		if _, err := enc.Write(p); err != nil {
 			return fmt.Errorf("compress: %w", err)
 		}
 		left -= int64(len(p))
@@ -231,7 +272,7 @@ func (s *sealer) compress(ctx context.Context, i int, r io.Reader) error {
 			}
 		}
 	}
-	if err := s.comp.enc.Close(); err != nil {
+	if err := enc.Close(); err != nil {
 		return fmt.Errorf("compress: %w", err)
 	}
 	for buf.Len() > 0 {

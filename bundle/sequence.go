@@ -136,8 +136,8 @@ func (e *RequiresError) Error() string {
 	return text
 }
 
-// CheckRequires looks, before anything is copied, whether all that the bundle
-// builds on is inside.
+// CheckRequires looks, before anything is copied, whether the documents that
+// the bundle builds on are inside.
 func CheckRequires(m *Manifest, has func(artifact.Digest) bool) error {
 	var missing []Require
 	n, of := 0, 0

@@ -286,7 +286,7 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 	w := &content{e: e, have: make(map[artifact.Digest]bool), requires: make(map[uint64][]artifact.Digest)}
 	var states []ledger.SourceState
 	for i := range run.Plan.Sources {
-		ref, err := w.source(&run.Plan.Sources[i].Snapshot)
+		ref, err := w.source(&run.Plan.Sources[i].Snapshot, last)
 		if err != nil {
 			return nil, err
 		}
@@ -338,8 +338,10 @@ type content struct {
 	bytes    int64
 }
 
-// source adds one source: its snapshot as a blob, and its files.
-func (w *content) source(snap *artifact.Snapshot) (*bundle.SourceRef, error) {
+// source adds one source: its snapshot as a blob, and its files. The snapshot
+// and the documents that darkmirror made itself change little from bundle to
+// bundle, so they are carried as changes of what the stream carried last.
+func (w *content) source(snap *artifact.Snapshot, last ledger.Sealed) (*bundle.SourceRef, error) {
 	b, err := snap.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", snap.Source, err)
@@ -348,22 +350,39 @@ func (w *content) source(snap *artifact.Snapshot) (*bundle.SourceRef, error) {
 	if err != nil {
 		return nil, err
 	}
+	var before artifact.Digest
+	for _, s := range last.Sources {
+		if s.Name == snap.Source {
+			before = s.Snapshot
+		}
+	}
+	prev, err := w.e.previous(snap.Source)
+	if err != nil {
+		return nil, err
+	}
 	ref := &bundle.SourceRef{Name: snap.Source, Snapshot: d, Artifacts: int64(len(snap.Artifacts))}
-	if err := w.add(d, int64(len(b)), &w.snaps); err != nil {
+	if err := w.add(d, int64(len(b)), &w.snaps, before); err != nil {
 		return nil, err
 	}
 	for f := range snap.Files {
 		ref.Files++
 		ref.Bytes += f.Size
-		if err := w.add(f.Digest, f.Size, &w.blobs); err != nil {
+		var dict artifact.Digest
+		if prev != nil && f.URL == "" {
+			if old, ok := prev.MetaFile(f.Path); ok && old.Size <= bundle.MaxDict {
+				dict = old.Digest
+			}
+		}
+		if err := w.add(f.Digest, f.Size, &w.blobs, dict); err != nil {
 			return nil, err
 		}
 	}
 	return ref, nil
 }
 
-// add lists a blob as carried here or as required from an earlier bundle.
-func (w *content) add(d artifact.Digest, size int64, list *[]bundle.Blob) error {
+// add lists a blob as carried here, as a change of dict where the stream has
+// carried that, unless an earlier bundle has carried the blob itself.
+func (w *content) add(d artifact.Digest, size int64, list *[]bundle.Blob, dict artifact.Digest) error {
 	if w.have[d] {
 		return nil
 	}
@@ -373,12 +392,32 @@ func (w *content) add(d artifact.Digest, size int64, list *[]bundle.Blob) error 
 		return err
 	}
 	if ok {
-		w.requires[seq] = append(w.requires[seq], d)
+		// Only snapshots are required by name: each names its files itself.
+		if list == &w.snaps {
+			w.require(seq, d)
+		}
 		return nil
 	}
-	*list = append(*list, bundle.Blob{Digest: d, Size: size})
+	b := bundle.Blob{Digest: d, Size: size}
+	if !dict.IsZero() && size >= bundle.MinDict && size <= bundle.MaxDict && w.e.Store.Has(dict) {
+		seq, ok, err := w.e.Ledger.Carried(w.e.Stream, dict)
+		if err != nil {
+			return err
+		}
+		if ok {
+			b.Dict = dict.String()
+			w.require(seq, dict)
+		}
+	}
+	*list = append(*list, b)
 	w.bytes += size
 	return nil
+}
+
+func (w *content) require(seq uint64, d artifact.Digest) {
+	if !slices.Contains(w.requires[seq], d) {
+		w.requires[seq] = append(w.requires[seq], d)
+	}
 }
 
 func (w *content) finish(m *bundle.Manifest) {

@@ -145,6 +145,10 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 	if dryRun {
 		return err
 	}
+	r.UseDictionaries(i.Store.ReadAll)
+	if err := i.complete(ctx, r, m); err != nil {
+		return err
+	}
 	// What arrived is staged even when a volume is missing: the next run
 	// then needs that volume only.
 	if err := errors.Join(err, newVolumes(err, i.stage(ctx, r, m, need))); err != nil {
@@ -178,6 +182,7 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 // quarantine say. They are named by signed digests, so nothing can be slipped
 // in that was not imported once.
 func (i *Importer) heal(ctx context.Context, r *bundle.Reader, m *bundle.Manifest, out *Outcome, dryRun bool) error {
+	r.UseDictionaries(i.Store.ReadAll)
 	for _, b := range m.Blobs {
 		if i.Store.Has(b.Digest) || dryRun {
 			continue
@@ -224,6 +229,77 @@ func (i *Importer) volumes(r *bundle.Reader) (int, error) {
 		}
 	}
 	return len(vols), errors.Join(errs...)
+}
+
+// complete looks, before any package file is copied, whether every file of the
+// bundle's snapshots is in it or inside. The snapshots come first in the
+// volumes and are staged for that; a volume that is missing is not yet its
+// business.
+func (i *Importer) complete(ctx context.Context, r *bundle.Reader, m *bundle.Manifest) error {
+	carried := make(map[artifact.Digest]bool, len(m.Blobs))
+	for _, b := range m.Blobs {
+		carried[b.Digest] = true
+	}
+	var missing []string
+	n := 0
+	for _, ref := range m.Sources {
+		if !i.Store.Has(ref.Snapshot) {
+			at := slices.IndexFunc(m.Blobs, func(b bundle.Blob) bool { return b.Digest == ref.Snapshot })
+			if err := i.stageOne(ctx, r, m.Blobs[at]); err != nil {
+				if isA[*bundle.VolumeError](err) {
+					continue
+				}
+				return err
+			}
+			failpoint.Here("import.staged-snapshot")
+		}
+		snap, err := loadSnapshot(i.Store, ref.Snapshot)
+		if err != nil {
+			return err
+		}
+		for f := range snap.Files {
+			if carried[f.Digest] || i.Store.Has(f.Digest) {
+				continue
+			}
+			if n++; n <= maxListed {
+				missing = append(missing, f.Digest.String()+" "+f.Path)
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	if more := n - maxListed; more > 0 {
+		missing = append(missing, fmt.Sprintf("and %d more", more))
+	}
+	return &artifact.Refusal{
+		Class: artifact.ErrSequence, Code: bundle.CodeRequires, Subject: m.String(),
+		Reason: fmt.Sprintf("%d of the files that its snapshots name are neither in it nor inside; not imported: %s", n, i.absent(m)),
+		Err:    errors.New(strings.Join(missing, ", ")),
+	}
+}
+
+// maxListed bounds the files in the text of a refusal.
+const maxListed = 50
+
+// absent names the bundles before m that were never imported.
+func (i *Importer) absent(m *bundle.Manifest) string {
+	var list []string
+	for seq := m.Seq - 1; seq > 0 && len(list) < 10; seq-- {
+		if _, ok, err := i.Ledger.Imported(m.Stream, seq); err == nil && !ok {
+			list = append(list, fmt.Sprintf("%06d", seq))
+		}
+	}
+	if len(list) == 0 {
+		return "none; the store has lost them"
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}
+
+func isA[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
 }
 
 // newVolumes drops refusals of volumes that known names already.
@@ -426,6 +502,9 @@ func (i *Importer) Check(ctx context.Context, c bundle.Candidate, now time.Time,
 	}
 	out.Stream, out.Seq, out.ID, out.SignedBy = m.Stream, m.Seq, rep.ID, rep.SignedBy
 	out.Missing = append(m.Held, m.Missing...)
+	if i.Store != nil {
+		r.UseDictionaries(i.Store.ReadAll)
+	}
 	var errs []error
 	if sequence {
 		state, err := i.state(m.Stream)
@@ -462,12 +541,18 @@ func sweepOutbox(dir string) error {
 // bundle or, where it did not bring them, from the store; st may be nil. A
 // snapshot that neither has is nil.
 func ReadSnapshots(ctx context.Context, r *bundle.Reader, m *bundle.Manifest, st *store.Store) ([]*artifact.Snapshot, error) {
+	if st != nil {
+		r.UseDictionaries(st.ReadAll)
+	}
 	snaps := make([]*artifact.Snapshot, len(m.Sources))
 	for n, ref := range m.Sources {
 		at := slices.IndexFunc(m.Blobs, func(b bundle.Blob) bool { return b.Digest == ref.Snapshot })
 		switch {
 		case at >= 0:
 			data, err := readBlob(ctx, r, m.Blobs[at])
+			if errors.Is(err, artifact.ErrSequence) {
+				continue // a change of a snapshot that is not here
+			}
 			if err != nil {
 				return nil, err
 			}

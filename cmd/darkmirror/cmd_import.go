@@ -310,7 +310,11 @@ func (a *app) verifier(cfg *config.Config) (*mirror.Importer, func() error, erro
 		if err != nil {
 			return nil, nil, err
 		}
-		return &mirror.Importer{Trust: ownTrust(s)}, func() error { return nil }, nil
+		st, err := store.Open(storeDir(cfg))
+		if err != nil {
+			return nil, nil, err
+		}
+		return &mirror.Importer{Trust: ownTrust(s), Store: st}, func() error { return nil }, nil
 	}
 	if _, err := os.Stat(ledgerFile(cfg)); errors.Is(err, fs.ErrNotExist) {
 		// Nothing was imported yet; make the empty state to compare with.
@@ -340,7 +344,7 @@ func explain(a *app, m *bundle.Manifest, out *mirror.Outcome) {
 		fmt.Sprintf("signature  manifest %s signed by %s", out.ID, strings.Join(out.SignedBy, ", ")),
 		fmt.Sprintf("manifest   stream %s, number %s, base %s, issued %s, expires %s", m.Stream, seqName(m.Seq), seqName(m.Base), m.Issued.Format(time.RFC3339), m.Expires.Format(time.RFC3339)),
 		fmt.Sprintf("sequence   previous manifest %s", orNone(m.Prev)),
-		fmt.Sprintf("requires   %d blobs of earlier bundles", required(m)),
+		fmt.Sprintf("requires   %d documents of earlier bundles, and the files that the snapshots name", required(m)),
 		fmt.Sprintf("volumes    %d read once; every segment's SHA-256 is the signed one", out.Volumes),
 		fmt.Sprintf("blobs      %d; every blob's length and SHA-256 are the signed ones", len(m.Blobs)),
 	}

@@ -132,7 +132,7 @@ func (b *opened) print(w io.Writer, all bool) error {
 	fmt.Fprintf(w, "bundle     %s of stream %s, %s\n", seqName(m.Seq), clean(m.Stream), b.id)
 	kind := "full"
 	if m.Base > 0 {
-		kind = fmt.Sprintf("delta on %s, requires %d blobs", seqName(m.Base), required(m))
+		kind = "delta on " + seqName(m.Base)
 	}
 	fmt.Fprintf(w, "kind       %s\n", kind)
 	fmt.Fprintf(w, "issued     %s\nexpires    %s\n", m.Issued.Format(time.RFC3339), m.Expires.Format(time.RFC3339))
