@@ -93,6 +93,8 @@ type storedReader struct {
 	extents [][]extent
 	seg     hash.Hash
 	whole   hash.Hash // of the blob, where it is more than its one segment
+	beside  sync.WaitGroup
+	piece   []byte // what hashWhole takes
 
 	cur, ext int
 	pos      int64 // in the extent
@@ -154,17 +156,25 @@ func (s *storedReader) read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// hash makes no garbage: it is called for every piece of a large blob, and
+// memory is to stay flat.
 func (s *storedReader) hash(p []byte) {
-	// A hash does not fail.
-	var wg sync.WaitGroup
-	switch {
-	case s.whole != nil && len(p) >= hashApart:
-		wg.Go(func() { _, _ = s.whole.Write(p) })
-	case s.whole != nil:
-		_, _ = s.whole.Write(p)
+	if s.whole != nil {
+		s.piece = p
+		s.beside.Add(1)
+		if len(p) >= hashApart {
+			go s.hashWhole()
+		} else {
+			s.hashWhole()
+		}
 	}
-	_, _ = s.seg.Write(p)
-	wg.Wait()
+	_, _ = s.seg.Write(p) // a hash does not fail
+	s.beside.Wait()
+}
+
+func (s *storedReader) hashWhole() {
+	_, _ = s.whole.Write(s.piece)
+	s.beside.Done()
 }
 
 // sameSegment compares what was read with what was signed.
