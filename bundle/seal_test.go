@@ -402,7 +402,7 @@ func TestEmptyBundle(t *testing.T) {
 // A blob that differs little from what the inside has is carried as the
 // difference, and is unreadable without that.
 func TestDictionary(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data
+	rnd := rand.New(rand.NewPCG(1, 2))
 	before := make([]byte, 600<<10)
 	for i := range before {
 		before[i] = byte(rnd.Uint32())
