@@ -30,7 +30,7 @@ check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, go
 test: ## all tests with the race detector, then the kill -9 tests in their short form
 	sh testdata/need.sh test
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout=20m ./...
-	$(GO) test -tags failpoint -count=1 -timeout=20m -run TestKill ./cmd/darkmirror
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./bundle ./apt ./cmd/darkmirror
 
 crash: ## kill -9 at every fail point and every passage of it (slow)
 	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror

@@ -25,8 +25,9 @@ func (r *Reader) Copy(ctx context.Context, b Blob, w io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	size := r.m.Blobs[r.blobs[b.Digest]].Size
 	// The plain writer keeps io from choosing a smaller buffer.
-	_, err = io.CopyBuffer(struct{ io.Writer }{w}, src, make([]byte, min(chunkSize, max(b.Size, 512))))
+	_, err = io.CopyBuffer(struct{ io.Writer }{w}, src, make([]byte, min(chunkSize, max(size, 512))))
 	return err
 }
 

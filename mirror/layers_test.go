@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"pypi/pypitest":     {"mirror/artifact"},
 	"apt/apttest":       {"mirror/artifact"},
 	"mirror/mirrortest": {"mirror", "mirror/artifact", "mirror/store"},
-	"bench/upstream":    {"apt/apttest", "pypi/pypitest"},
+	"bench/upstream":    {"apt/apttest"},
 }
 
 // everywhere lists the packages without a place in the layers: they know
