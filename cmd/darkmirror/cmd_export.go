@@ -159,7 +159,9 @@ type job struct {
 	run  *mirror.Run
 	p    *progress
 	errs []error // what was left out; decides the exit code
-	res  exportResult
+
+	lines []string // results for people
+	res   exportResult
 }
 
 type exportResult struct {
@@ -233,6 +235,9 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 		return steps(j)
 	}()
 	j.p.finish()
+	for _, l := range j.lines {
+		fmt.Fprintln(a.out, l)
+	}
 	err = errors.Join(append(j.errs, err)...)
 	return errors.Join(err, led.RecordRun(ledger.Run{Command: command, Started: started.UTC(), Finished: time.Now().UTC(), ExitCode: classify(err).code}))
 }
@@ -330,10 +335,11 @@ func (j *job) seal() error {
 	return j.print()
 }
 
-// say prints a result line for people.
+// say keeps a result line for people. It is printed when the bars, which
+// rewrite the lines above them, are gone.
 func (j *job) say(format string, args ...any) {
 	if !j.a.output.machine() {
-		fmt.Fprintln(j.a.out, clean(fmt.Sprintf(format, args...)))
+		j.lines = append(j.lines, clean(fmt.Sprintf(format, args...)))
 	}
 }
 

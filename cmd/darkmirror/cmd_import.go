@@ -266,13 +266,12 @@ func (a *app) verify(ctx context.Context, o *verifyOptions, args []string) (err 
 	if err != nil {
 		return err
 	}
-	p := startProgress(a.err, a.output, a.quiet)
-	defer p.finish()
-	imp.OnEvent = p.event
 	a.aftermath = "Nothing was changed."
 	res := importResult{Schema: "darkmirror.verify/v1", Bundles: []bundleOutcome{}}
 	var errs []error
 	for _, c := range found {
+		p := startProgress(a.err, a.output, a.quiet)
+		imp.OnEvent = p.event
 		out, m, warnings, err := imp.Check(ctx, c, time.Now(), cfg.Role == config.Inside)
 		out.Err = err
 		if err != nil {
@@ -283,6 +282,7 @@ func (a *app) verify(ctx context.Context, o *verifyOptions, args []string) (err 
 		if err != nil {
 			result = "refused"
 		}
+		p.finish() // before anything else is printed; bars rewrite lines
 		for _, w := range warnings {
 			a.warn("%s: %s", out.Name, w)
 		}

@@ -28,7 +28,7 @@ type progress struct {
 	stage  stageState
 	bars   *mpb.Progress
 	bar    *mpb.Bar
-	label  atomic.Pointer[string] // what the bar shows; its goroutine must not wait for mu
+	label  *atomic.Pointer[string] // what the bar shows; its goroutine must not wait for mu
 	notes  int
 	stop   chan struct{}
 	ended  sync.Once
@@ -131,11 +131,13 @@ func (p *progress) begin(name string) {
 	if p.bars == nil {
 		return
 	}
+	label := new(atomic.Pointer[string])
+	p.label = label
 	p.bar = p.bars.AddBar(0,
 		mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-8s", name))),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
-			if s := p.label.Load(); s != nil {
+			if s := label.Load(); s != nil {
 				return *s
 			}
 			return ""
