@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +42,6 @@ type Exporter struct {
 	Fetches int
 
 	OnEvent func(artifact.Event)
-	Log     *slog.Logger
 }
 
 // A Run is a plan and what has been done of it.

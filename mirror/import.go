@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,7 +34,6 @@ type Importer struct {
 	AcceptGap  bool
 
 	OnEvent func(artifact.Event)
-	Log     *slog.Logger
 }
 
 // An Outcome is what became of one bundle.

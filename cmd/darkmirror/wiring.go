@@ -57,7 +57,7 @@ func (a *app) exporter(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 	e := &mirror.Exporter{
 		Store: st, Ledger: led, Stream: cfg.Stream, StateDir: cfg.StateDir, Outbox: cfg.Outbox,
 		VolumeSize: cfg.VolumeSize.Bytes(), Expires: cfg.ExpiresAfter.Duration(), Fetches: cfg.Limits.Total,
-		OnEvent: onEvent, Log: log,
+		OnEvent: onEvent,
 	}
 	var err error
 	if e.Policy, err = scan.NewPolicy(cfg.Scan); err != nil {
@@ -96,17 +96,33 @@ func pick(e *mirror.Exporter, only []string) error {
 }
 
 // sources makes a client and a source for each configured upstream. They
-// share one pool, so that two sources on one host share its limit.
+// share one pool, so that two sources on one host share its limit; an index
+// with a limit of its own has a pool of its own.
 func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onEvent func(artifact.Event)) ([]mirror.Source, error) {
 	pool := fetch.NewPool(cfg.Limits.PerHost, cfg.Limits.Total)
+	newClient := func(p *fetch.Pool, fc fetch.Config, urls ...string) (*fetch.Client, error) {
+		for i, raw := range urls {
+			host, err := fetch.Host(raw) // without the scheme's own port
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", fc.Name, err)
+			}
+			fc.Hosts = append(fc.Hosts, host)
+			if i == 0 {
+				fc.CredentialHost = host
+			}
+		}
+		fc.UserAgent, fc.Logger, fc.OnEvent = "darkmirror/"+version(), log, onEvent
+		return fetch.New(p, fc)
+	}
 	var list []mirror.Source
 	for i := range cfg.PyPI {
 		c := &cfg.PyPI[i]
 		name := "pypi/" + c.Name
-		client, err := newClient(pool, clientConfig{
-			name: name, urls: []string{c.Index}, allow: c.AllowHosts, http: c.AllowHTTP,
-			ca: c.CAFile, user: c.User, password: c.PasswordFile,
-		}, log, onEvent)
+		p := pool
+		if c.MaxPerHost > 0 {
+			p = fetch.NewPool(c.PerHost(), cfg.Limits.Total)
+		}
+		client, err := newClient(p, c.Fetch(name), c.Index)
 		if err != nil {
 			return nil, err
 		}
@@ -118,50 +134,25 @@ func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onE
 	}
 	for i := range cfg.Apt {
 		c := &cfg.Apt[i]
+		name := "apt/" + c.Name
 		var urls []string
 		for _, ar := range c.Archives {
 			urls = append(urls, ar.URL)
 		}
-		client, err := newClient(pool, clientConfig{
-			name: "apt/" + c.Name, urls: urls, allow: c.AllowHosts, http: c.AllowHTTP,
-			ca: c.CAFile, user: c.User, password: c.PasswordFile,
-		}, log, onEvent)
+		client, err := newClient(pool, fetch.Config{
+			Name: name, Hosts: c.AllowHosts, AllowHTTP: c.AllowHTTP, CAFile: c.CAFile,
+			User: c.User, PasswordFile: c.PasswordFile,
+		}, urls...)
 		if err != nil {
 			return nil, err
 		}
-		s, err := apt.NewSource(c.Config, "apt/"+c.Name, client, st, log)
+		s, err := apt.NewSource(c.Config, name, client, st, log)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, s)
 	}
 	return list, nil
-}
-
-// clientConfig is what the ecosystems' configurations have in common.
-type clientConfig struct {
-	name               string
-	urls, allow        []string
-	http               bool
-	ca, user, password string
-}
-
-func newClient(pool *fetch.Pool, c clientConfig, log *slog.Logger, onEvent func(artifact.Event)) (*fetch.Client, error) {
-	fc := fetch.Config{
-		Name: c.name, Hosts: append([]string{}, c.allow...), AllowHTTP: c.http, CAFile: c.ca,
-		User: c.user, PasswordFile: c.password, UserAgent: "darkmirror/" + version(), Logger: log, OnEvent: onEvent,
-	}
-	for i, raw := range c.urls {
-		host, err := fetch.Host(raw)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c.name, err)
-		}
-		fc.Hosts = append(fc.Hosts, host)
-		if i == 0 {
-			fc.CredentialHost = host
-		}
-	}
-	return fetch.New(pool, fc)
 }
 
 // signer reads the exporter's private key.
@@ -224,7 +215,7 @@ func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 	}
 	i := &mirror.Importer{
 		Store: st, Ledger: led, Trust: t, Inboxes: cfg.Inbox, StateDir: cfg.StateDir,
-		AcceptGap: cfg.Gap == config.GapAcceptIfComplete, OnEvent: onEvent, Log: a.logger(),
+		AcceptGap: cfg.Gap == config.GapAcceptIfComplete, OnEvent: onEvent,
 	}
 	for j := range cfg.PyPI {
 		c := &cfg.PyPI[j]
