@@ -13,9 +13,9 @@ require (
 	github.com/vbauerster/mpb/v8 v8.9.3 // progress bars on a terminal
 	go.etcd.io/bbolt v1.5.0 // the ledger
 	go.yaml.in/yaml/v4 v4.0.0 // configuration; keeps 3.10 a string and gives positions
-	golang.org/x/net v0.52.0 // HTML of PEP 503 indexes
-	golang.org/x/sync v0.20.0 // errgroup with a limit
-	golang.org/x/sys v0.45.0 // statfs, fadvise, openat flags
+	golang.org/x/net v0.58.0 // HTML of PEP 503 indexes
+	golang.org/x/sync v0.22.0 // errgroup with a limit
+	golang.org/x/sys v0.47.0 // statfs, fadvise, openat flags
 )
 
 // tests only
@@ -25,14 +25,21 @@ require (
 )
 
 require (
+	github.com/Masterminds/semver/v3 v3.5.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/acarl005/stripansi v0.0.0-20180116102854-5a71ef0e047d // indirect
 	github.com/cloudflare/circl v1.6.3 // indirect
+	github.com/docker/cli v29.7.2+incompatible // indirect
+	github.com/docker/docker-credential-helpers v0.9.3 // indirect
+	github.com/google/go-containerregistry v0.22.1 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mattn/go-runewidth v0.0.16 // indirect
+	github.com/opencontainers/go-digest v1.0.0 // indirect
+	github.com/opencontainers/image-spec v1.1.1 // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
+	github.com/sirupsen/logrus v1.9.4 // indirect
 	github.com/spf13/pflag v1.0.10 // indirect
-	golang.org/x/crypto v0.50.0 // indirect
-	golang.org/x/tools v0.36.0 // indirect
+	golang.org/x/crypto v0.55.0 // indirect
+	golang.org/x/tools v0.49.0 // indirect
 )

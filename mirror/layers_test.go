@@ -28,16 +28,25 @@ var mayImport = map[string][]string{
 	"mirror/ledger":   {"mirror/artifact"},
 	"pypi":            {"mirror/artifact", "mirror/fetch", "mirror/store"},
 	"apt":             {"mirror/artifact", "mirror/fetch", "mirror/store"},
+	"oci/spec":        {"mirror/artifact"},
+	"oci/remote":      {"mirror/artifact", "mirror/fetch", "oci/spec"},
+	"oci/harbor":      {"mirror/artifact", "mirror/fetch"},
+	"oci/helm":        {"mirror/artifact", "oci/spec"},
+	"oci/layout":      {"mirror/artifact", "oci/spec"},
+	"oci":             {"mirror/artifact", "mirror/fetch", "mirror/store", "oci/spec", "oci/remote", "oci/harbor", "oci/helm", "oci/layout"},
+	"oci/registry":    {"mirror/artifact", "mirror/store", "oci", "oci/spec"},
 	"scan":            {"mirror/artifact"},
 	"bundle":          {"mirror/artifact"},
 	"mirror":          {"mirror/artifact", "mirror/store", "mirror/ledger", "scan", "bundle"},
-	"mirror/config":   {"mirror/artifact", "mirror/fetch", "pypi", "apt", "scan", "bundle"},
+	"mirror/config":   {"mirror/artifact", "mirror/fetch", "pypi", "apt", "oci", "scan", "bundle"},
 	"cmd/darkmirror":  {"*"},
 
 	// Fake upstreams stand apart from the package that they test: client and
 	// server would share one mistake.
 	"pypi/pypitest":     {"mirror/artifact"},
 	"apt/apttest":       {"mirror/artifact"},
+	"oci/ocitest":       {"mirror/artifact", "oci/spec"},
+	"oci/harbortest":    {"oci/ocitest"},
 	"mirror/mirrortest": {"mirror", "mirror/artifact", "mirror/store"},
 	"bench/upstream":    {"apt/apttest"},
 }
@@ -56,13 +65,14 @@ var mayUseInternal = map[string][]string{
 var onlyIn = map[string][]string{
 	"github.com/ProtonMail/go-crypto/":        {"apt", "apt/apttest"},
 	"github.com/aquasecurity/":                {"scan/trivy"},
-	"github.com/google/go-containerregistry/": {"oci"},
+	"github.com/google/go-containerregistry/": {"oci", "oci/remote"},
+	"github.com/Masterminds/semver/":          {"oci"},
 	"github.com/hashicorp/go-retryablehttp":   {"mirror/fetch"},
 	"github.com/pelletier/go-toml/":           {"pypi"},
 	"github.com/spf13/":                       {"cmd/darkmirror"},
 	"github.com/vbauerster/mpb/":              {"cmd/darkmirror"},
 	"go.etcd.io/bbolt":                        {"mirror/ledger"},
-	"go.yaml.in/yaml/":                        {"mirror/config"},
+	"go.yaml.in/yaml/":                        {"mirror/config", "oci/helm"},
 }
 
 func TestLayers(t *testing.T) {

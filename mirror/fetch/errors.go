@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
@@ -19,7 +20,10 @@ type Error struct {
 	URL    string // redacted
 	Status int    // 0 where there was no reply
 	Tries  int
-	Err    error // the cause, where there was no reply or not all of it
+	// RetryAfter is what the server asks to wait, where that is more than
+	// Config.MaxWait; 0 otherwise.
+	RetryAfter time.Duration
+	Err        error // the cause, where there was no reply or not all of it
 }
 
 func (e *Error) Error() string {
@@ -33,6 +37,9 @@ func (e *Error) Error() string {
 	}
 	if e.Status != 0 {
 		b.WriteString(statusText(e.Status))
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, "; the server asks to wait %s", e.RetryAfter)
 	}
 	if e.Err != nil {
 		if e.Status != 0 {

@@ -82,6 +82,10 @@ type Config struct {
 	RetryWait time.Duration
 	// IdleTimeout is how long a server may give no byte; 0 means 60 s.
 	IdleTimeout time.Duration
+	// MaxWait is the longest Retry-After that is waited for. A server that
+	// asks for more ends the request with an [Error] that says so. 0 waits
+	// two minutes in place of whatever more is asked for.
+	MaxWait time.Duration
 	Logger      *slog.Logger         // nil discards
 	OnEvent     func(artifact.Event) // may be nil
 }
@@ -93,6 +97,8 @@ type Client struct {
 	hosts map[string]bool
 	http  *http.Client
 	rt    http.RoundTripper // for other libraries
+	// foreign lets requests of others pass, credentials of their own included.
+	foreign http.RoundTripper
 	log   *slog.Logger
 	// now and pause are the clock and the pauses; tests change them.
 	now   func() time.Time
@@ -132,8 +138,9 @@ func New(p *Pool, c Config) (*Client, error) {
 		Transport:     &guard{client: cl, auth: auth, next: base},
 		CheckRedirect: checkRedirect,
 	}
+	cl.foreign = &guard{client: cl, auth: auth, next: base, foreign: true}
 	cl.rt = &roundTripper{client: cl, http: &http.Client{
-		Transport:     &guard{client: cl, auth: auth, next: base, foreign: true},
+		Transport:     cl.foreign,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	return cl, nil
@@ -143,6 +150,21 @@ func New(p *Pool, c Config) (*Client, error) {
 // bounds, and for GET and HEAD the retries. Redirects are the library's; each
 // of them is checked like a first request.
 func (c *Client) RoundTripper() http.RoundTripper { return c.rt }
+
+// With returns a client whose requests pass through wrap before they are
+// checked and sent: the place for a protocol's own authentication. What wrap
+// returns is used concurrently; it may send requests of its own through the
+// transport that it was given. Authorization that it sets is dropped where a
+// redirect leads to another host.
+func (c *Client) With(wrap func(http.RoundTripper) http.RoundTripper) *Client {
+	cl := *c
+	cl.http = &http.Client{Transport: wrap(c.foreign), CheckRedirect: checkRedirect}
+	cl.rt = &roundTripper{client: &cl, http: &http.Client{
+		Transport:     cl.http.Transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	return &cl
+}
 
 // roots are the certificates to trust, nil for the system's, and a key that
 // is equal for equal ones.

@@ -144,7 +144,7 @@ func (k *call) check(ctx context.Context, resp *http.Response, err error) (bool,
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	if err == nil && !retryStatus(resp.StatusCode) {
+	if err == nil && (!retryStatus(resp.StatusCode) || k.client.tooLong(resp) > 0) {
 		return false, nil
 	}
 	if err != nil && !retryable(err) {
@@ -184,23 +184,48 @@ func (k *call) backoff(_, _ time.Duration, _ int, resp *http.Response) time.Dura
 	d := min(maxWait, c.c.RetryWait<<min(k.fails-1, 10))
 	d = d/2 + rand.N(d/2+1) //nolint:gosec // jitter, no secret
 	if resp != nil && retryStatus(resp.StatusCode) {
-		if asked, ok := retryAfter(resp.Header.Get("Retry-After"), c.now()); ok {
+		most := maxRetryAfter
+		if c.c.MaxWait > 0 {
+			most = c.c.MaxWait
+		}
+		if asked, ok := retryAfterWithin(resp.Header.Get("Retry-After"), c.now(), most); ok {
 			d = max(asked, min(d, c.c.RetryWait)) // "0" and dates gone by are no licence to hammer
 		}
 	}
 	return c.pause(d)
 }
 
+// tooLong is what a reply asks us to wait, where that is more than the
+// configuration allows.
+func (c *Client) tooLong(resp *http.Response) time.Duration {
+	if c.c.MaxWait == 0 || !retryStatus(resp.StatusCode) {
+		return 0
+	}
+	asked, ok := retryAfterWithin(resp.Header.Get("Retry-After"), c.now(), maxAsked)
+	if !ok || asked <= c.c.MaxWait {
+		return 0
+	}
+	return asked
+}
+
+// maxAsked bounds what is believed of a Retry-After, so that it can be added
+// to a date.
+const maxAsked = 7 * 24 * time.Hour
+
 // retryAfter reads both forms, seconds and date, and bounds the answer.
 func retryAfter(v string, now time.Time) (time.Duration, bool) {
+	return retryAfterWithin(v, now, maxRetryAfter)
+}
+
+func retryAfterWithin(v string, now time.Time, most time.Duration) (time.Duration, bool) {
 	v = strings.TrimSpace(v)
 	if v == "" {
 		return 0, false
 	}
 	if strings.Trim(v, "0123456789") == "" {
 		s, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || s > int64(maxRetryAfter/time.Second) {
-			return maxRetryAfter, true // beyond the bound, or beyond 64 bits
+		if err != nil || s > int64(most/time.Second) {
+			return most, true // beyond the bound, or beyond 64 bits
 		}
 		return time.Duration(s) * time.Second, true
 	}
@@ -208,7 +233,7 @@ func retryAfter(v string, now time.Time) (time.Duration, bool) {
 	if err != nil {
 		return 0, false
 	}
-	return min(maxRetryAfter, max(0, at.Sub(now))), true
+	return min(most, max(0, at.Sub(now))), true
 }
 
 // wrap names the request in an error, without what must not be seen.
@@ -236,7 +261,11 @@ func (k *call) wrap(ctx context.Context, err error) error {
 // statusError is a reply that is not wanted.
 func (c *Client) statusError(op string, resp *http.Response) error {
 	drain(resp.Body)
-	return &Error{Source: c.c.Name, Op: op, URL: Redact(resp.Request.URL.String()), Status: resp.StatusCode}
+	e := &Error{Source: c.c.Name, Op: op, URL: Redact(resp.Request.URL.String()), Status: resp.StatusCode}
+	if asked := c.tooLong(resp); asked > 0 {
+		e.RetryAfter = asked
+	}
+	return e
 }
 
 // A roundTripper repeats what may be repeated without being noticed.
