@@ -152,6 +152,8 @@ func (e *Exporter) Fetch(ctx context.Context, run *Run) (*FetchStats, error) {
 	e.event(artifact.Event{Stage: "fetch", TotalItems: stats.Files, TotalBytes: stats.Bytes})
 
 	var mu sync.Mutex
+	var failed []*ItemError // here, beside those of the plan
+	gone := make(map[artifact.Digest]bool)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, e.Fetches))
 	for _, j := range jobs {
@@ -181,7 +183,8 @@ func (e *Exporter) Fetch(ctx context.Context, run *Run) (*FetchStats, error) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			run.Failed = append(run.Failed, it)
+			failed = append(failed, it)
+			gone[j.file.Digest] = true
 			return nil
 		})
 	}
@@ -189,10 +192,37 @@ func (e *Exporter) Fetch(ctx context.Context, run *Run) (*FetchStats, error) {
 		return nil, err
 	}
 	failpoint.Here("export.fetched")
-	slices.SortFunc(run.Failed, func(a, b *ItemError) int {
-		return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Artifact, b.Artifact), strings.Compare(a.Version, b.Version))
-	})
-	return stats, e.settle(run)
+	failed = append(failed, alsoLost(run.Plan, failed, gone)...)
+	run.Failed = append(run.Failed, failed...)
+	slices.SortFunc(run.Failed, compareItems)
+	return stats, e.settle(run, failed)
+}
+
+// alsoLost are the artifacts that share a file which could not be had with the
+// artifact that it was fetched for.
+func alsoLost(p *Plan, failed []*ItemError, gone map[artifact.Digest]bool) []*ItemError {
+	known := make(map[string]bool)
+	for _, it := range failed {
+		known[it.Source+" "+it.Artifact+" "+it.Version] = true
+	}
+	var more []*ItemError
+	for i := range p.Sources {
+		s := &p.Sources[i]
+		if s.Kept {
+			continue
+		}
+		for _, a := range s.Snapshot.Artifacts {
+			id := s.Snapshot.Source + " " + a.Name + " " + a.Version
+			at := slices.IndexFunc(a.Files, func(f artifact.File) bool { return gone[f.Digest] })
+			if at >= 0 && !known[id] {
+				more = append(more, &ItemError{
+					Source: s.Snapshot.Source, Artifact: a.Name, Version: a.Version,
+					Err: fmt.Errorf("%s: could not be had, see above", a.Files[at].Path),
+				})
+			}
+		}
+	}
+	return more
 }
 
 // stopsRun tells errors of this host from errors of an item.
@@ -200,13 +230,14 @@ func stopsRun(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, context.Canceled)
 }
 
-// settle takes what failed out of the plan's snapshots.
-func (e *Exporter) settle(run *Run) error {
+// settle takes what could not be fetched out of the plan's snapshots. What
+// failed before that is not in them.
+func (e *Exporter) settle(run *Run, failed []*ItemError) error {
 	for i := range run.Plan.Sources {
 		s := &run.Plan.Sources[i]
 		lost := make(map[string]bool)
 		whole := false
-		for _, it := range run.Failed {
+		for _, it := range failed {
 			if it.Source != s.Snapshot.Source || s.Kept {
 				continue
 			}

@@ -468,7 +468,11 @@ func (i *Importer) publish(ctx context.Context, m *bundle.Manifest, snaps []*art
 			if stopsRun(err) {
 				return err
 			}
-			out.Failed = append(out.Failed, &ItemError{Source: snap.Source, Err: err})
+			if part, ok := errors.AsType[*artifact.Incomplete](err); ok {
+				out.Failed = append(out.Failed, itemsOf(snap.Source, part)...)
+			} else {
+				out.Failed = append(out.Failed, &ItemError{Source: snap.Source, Err: err})
+			}
 			continue
 		}
 		failpoint.Here("import.published-source")

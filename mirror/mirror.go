@@ -37,7 +37,9 @@ type Source interface {
 	// digest fixed. Upstream's proof is put into the store and listed under
 	// the snapshot's Meta. prev is the snapshot that was last sealed, nil for
 	// the first run; an upstream that is older than prev is refused. The
-	// strings are notes for the operator.
+	// strings are notes for the operator. An *artifact.Incomplete beside a
+	// snapshot lists artifacts that could not be had; the snapshot holds the
+	// others, and of those that prev had what is to stay published.
 	Resolve(ctx context.Context, prev *artifact.Snapshot) (*artifact.Snapshot, []string, error)
 	// Fetch brings one file of a snapshot into the store, resuming what an
 	// earlier run left, and checks it as strictly as the ecosystem allows.
@@ -54,7 +56,8 @@ type Publisher interface {
 	Verify(ctx context.Context, snap, prev *artifact.Snapshot) error
 	// Publish makes snap what clients see. It is idempotent, and readers see
 	// the old or the new state whole. The string tells the operator what was
-	// published and where.
+	// published and where. An *artifact.Incomplete lists the artifacts that
+	// the target did not take; the others are published.
 	Publish(ctx context.Context, snap *artifact.Snapshot, seq uint64, now time.Time) (string, error)
 }
 

@@ -95,9 +95,10 @@ func DecodePlan(b []byte) (*Plan, error) {
 }
 
 // Plan resolves every source. A source that fails keeps the snapshot that was
-// sealed before, where there is one, and is listed under Failed. The error is
-// a *PartialError where some sources failed, or what stopped the run; the
-// plan is whole in the first case.
+// sealed before, where there is one, and is listed under Failed; so is each
+// artifact that a source could not have beside the others. The error is a
+// *PartialError where something failed, or what stopped the run; the plan is
+// whole in the first case.
 func (e *Exporter) Plan(ctx context.Context, now time.Time) (*Plan, error) {
 	p := &Plan{Schema: PlanSchema, Stream: e.Stream, Made: now.UTC().Truncate(time.Second), Sources: []PlannedSource{}, Failed: []Missing{}}
 	e.event(artifact.Event{Stage: "resolve", TotalItems: len(e.Sources)})
@@ -117,6 +118,10 @@ func (e *Exporter) Plan(ctx context.Context, now time.Time) (*Plan, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			e.event(artifact.Event{Stage: "resolve", Source: src.Name(), Items: 1})
+			if part, ok := errors.AsType[*artifact.Incomplete](err); ok && snap != nil {
+				p.errs = append(p.errs, itemsOf(src.Name(), part)...)
+				err = nil
+			}
 			if err == nil {
 				p.Sources = append(p.Sources, PlannedSource{Snapshot: *snap, Notes: notes})
 				return nil
@@ -141,7 +146,7 @@ func (e *Exporter) Plan(ctx context.Context, now time.Time) (*Plan, error) {
 		}
 	}
 	slices.SortFunc(p.Sources, func(a, b PlannedSource) int { return cmp.Compare(a.Snapshot.Source, b.Snapshot.Source) })
-	slices.SortFunc(p.errs, func(a, b *ItemError) int { return cmp.Compare(a.Source, b.Source) })
+	slices.SortFunc(p.errs, compareItems)
 	for i := range p.Sources {
 		s := &p.Sources[i]
 		s.Snapshot.Schema = artifact.SnapshotSchema
@@ -159,6 +164,19 @@ func (e *Exporter) Plan(ctx context.Context, now time.Time) (*Plan, error) {
 		p.Failed = append(p.Failed, MissingOf(it))
 	}
 	return p, &PartialError{Items: p.errs, Total: len(e.Sources)}
+}
+
+// itemsOf spreads what a source or a target could not do over its artifacts.
+func itemsOf(source string, part *artifact.Incomplete) []*ItemError {
+	items := make([]*ItemError, len(part.Items))
+	for i, l := range part.Items {
+		items[i] = &ItemError{Source: source, Artifact: l.Name, Version: l.Version, Err: l.Err}
+	}
+	return items
+}
+
+func compareItems(a, b *ItemError) int {
+	return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Artifact, b.Artifact), strings.Compare(a.Version, b.Version))
 }
 
 // resolveLimit is how many sources are resolved at once. Each holds its

@@ -43,10 +43,13 @@ func TestSnapshotRefuses(t *testing.T) {
 		return &Snapshot{Schema: SnapshotSchema, Source: "pypi/main", Artifacts: []Artifact{{Name: "x", Version: "1", Files: []File{file("x", 1)}}}}
 	}
 	for name, spoil := range map[string]func(*Snapshot){
-		"schema":       func(s *Snapshot) { s.Schema = "v0" },
-		"source":       func(s *Snapshot) { s.Source = "Main" },
-		"case clash":   func(s *Snapshot) { s.Artifacts[0].Files = append(s.Artifacts[0].Files, file("X", 2)) },
-		"escape":       func(s *Snapshot) { s.Artifacts[0].Files[0].Path = "../x" },
+		"schema":     func(s *Snapshot) { s.Schema = "v0" },
+		"source":     func(s *Snapshot) { s.Source = "Main" },
+		"case clash": func(s *Snapshot) { s.Artifacts[0].Files = append(s.Artifacts[0].Files, file("X", 2)) },
+		"escape":     func(s *Snapshot) { s.Artifacts[0].Files[0].Path = "../x" },
+		"one path, two": func(s *Snapshot) {
+			s.Artifacts = append(s.Artifacts, Artifact{Name: "y", Version: "1", Files: []File{file("x", 2)}})
+		},
 		"no digest":    func(s *Snapshot) { s.Artifacts[0].Files[0].Digest = Digest{} },
 		"negative":     func(s *Snapshot) { s.Artifacts[0].Files[0].Size = -1 },
 		"two sizes":    func(s *Snapshot) { f := file("y", 1); f.Size = 2; s.Meta = []File{f} },
@@ -64,6 +67,17 @@ func TestSnapshotRefuses(t *testing.T) {
 				t.Fatal("accepted")
 			}
 		})
+	}
+}
+
+// Two images share a layer: one path, the same bytes, in both.
+func TestSnapshotTakesSharedFiles(t *testing.T) {
+	s := &Snapshot{Schema: SnapshotSchema, Source: "oci/main", Artifacts: []Artifact{
+		{Name: "x", Version: "1", Files: []File{file("layer", 1), file("x", 2)}},
+		{Name: "x", Version: "2", Files: []File{file("layer", 1), file("y", 3)}},
+	}}
+	if err := s.Check(); err != nil {
+		t.Fatal(err)
 	}
 }
 

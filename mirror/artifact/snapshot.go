@@ -107,7 +107,8 @@ func DecodeSnapshot(b []byte) (*Snapshot, error) {
 
 // Check holds the invariants of a snapshot: schema, a well-formed source name,
 // safe and unique paths (also when letter case is ignored), sizes, and one
-// size for each digest.
+// size for each digest. Artifacts may share a file, as two images share a
+// layer: the same path then names the same bytes in both.
 func (s *Snapshot) Check() error {
 	if s.Schema != SnapshotSchema {
 		return fmt.Errorf("schema %q, want %q", clip(s.Schema), SnapshotSchema)
@@ -116,7 +117,7 @@ func (s *Snapshot) Check() error {
 		return err
 	}
 	n := 0
-	seen := make(map[string]string)
+	seen := make(map[string]File)
 	sizes := make(map[Digest]int64)
 	check := func(kind string, f File) error {
 		if n++; n > MaxFiles {
@@ -126,10 +127,10 @@ func (s *Snapshot) Check() error {
 			return err
 		}
 		key := kind + strings.ToLower(f.Path)
-		if other, dup := seen[key]; dup {
-			return fmt.Errorf("path %q clashes with %q", f.Path, other)
+		if other, dup := seen[key]; dup && (other.Path != f.Path || other.Digest != f.Digest) {
+			return fmt.Errorf("path %q clashes with %q", f.Path, other.Path)
 		}
-		seen[key] = f.Path
+		seen[key] = f
 		if f.Digest.IsZero() || f.Size < 0 {
 			return fmt.Errorf("%q: digest or size missing", f.Path)
 		}

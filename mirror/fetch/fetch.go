@@ -86,8 +86,8 @@ type Config struct {
 	// asks for more ends the request with an [Error] that says so. 0 waits
 	// two minutes in place of whatever more is asked for.
 	MaxWait time.Duration
-	Logger      *slog.Logger         // nil discards
-	OnEvent     func(artifact.Event) // may be nil
+	Logger  *slog.Logger         // nil discards
+	OnEvent func(artifact.Event) // may be nil
 }
 
 // A Client fetches for one source. It may be used concurrently.
@@ -99,7 +99,7 @@ type Client struct {
 	rt    http.RoundTripper // for other libraries
 	// foreign lets requests of others pass, credentials of their own included.
 	foreign http.RoundTripper
-	log   *slog.Logger
+	log     *slog.Logger
 	// now and pause are the clock and the pauses; tests change them.
 	now   func() time.Time
 	pause func(time.Duration) time.Duration
