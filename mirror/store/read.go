@@ -49,6 +49,15 @@ func identify(f *os.File) (identity, error) {
 	return identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}, nil
 }
 
+// identifyName is identify for a name of the store's own.
+func identifyName(name string) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return identity{}, fmt.Errorf("stat %s: %w", name, err)
+	}
+	return identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}, nil
+}
+
 // sameContent ignores the change time, which moves with the link count too.
 func (a identity) sameContent(b identity) bool {
 	b.ctime = a.ctime
