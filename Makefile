@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients fuzz bench clean
+.PHONY: help build check lint test demo crash clients conformance fuzz bench bench-oci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,7 +30,7 @@ check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, go
 test: ## all tests with the race detector, then the kill -9 tests in their short form
 	sh testdata/need.sh test
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout=20m ./...
-	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./bundle ./apt ./cmd/darkmirror
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./bundle ./apt ./oci/... ./cmd/darkmirror
 
 crash: ## kill -9 at every fail point and every passage of it (slow)
 	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror
@@ -39,15 +39,22 @@ demo: build ## the main job, with real packages from this host's own upstreams
 	sh testdata/need.sh demo
 	bash testdata/demo/run.sh
 
-clients: build ## real pip (old and new) and uv against the inside index
+clients: build ## real pip (old and new), uv, containerd and skopeo against the inside server
 	sh testdata/need.sh clients
 	bash testdata/clients/run.sh
+	@if [ "$$(id -u)" = 0 ]; then bash testdata/clients/containerd.sh; else echo "containerd and skopeo: NOT RUN, they need root"; fi
+
+conformance: build ## the specification's own program against the embedded registry
+	bash testdata/conformance/run.sh
 
 fuzz: ## every fuzz test for FUZZTIME each
 	sh testdata/fuzz.sh $(FUZZTIME)
 
 bench: build ## figures of bench/, beside pip download and aptly
 	bash bench/run.sh
+
+bench-oci: build ## figures for images, beside crane, regctl, skopeo and oras
+	bash bench/oci/run.sh
 
 clean: ## remove what was built
 	rm -rf bin .cache .demo .venv bench/results

@@ -104,6 +104,9 @@ type storedReader struct {
 
 func (s *storedReader) Close() error { return nil }
 
+// Proves names the digest that what was read has when the end is reached.
+func (s *storedReader) Proves() artifact.Digest { return s.b.Digest }
+
 func (s *storedReader) Read(p []byte) (int, error) {
 	if s.err != nil || len(p) == 0 {
 		return 0, s.err
@@ -265,6 +268,9 @@ func newFrameReader(src io.Reader, b *Blob, dict []byte) (*frameReader, error) {
 	}
 	return &frameReader{dec: dec, b: b, left: b.Size, sum: sha256.New()}, nil
 }
+
+// Proves names the digest that what was read has when the end is reached.
+func (f *frameReader) Proves() artifact.Digest { return f.b.Digest }
 
 func (f *frameReader) Close() error {
 	f.dec.Close()

@@ -3,6 +3,7 @@ package mirror
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -284,8 +285,40 @@ func (e *Exporter) Scan(ctx context.Context, run *Run, now time.Time) error {
 	failpoint.Here("export.scanned")
 	run.Scan = rep
 	for i := range run.Plan.Sources {
-		run.Plan.Sources[i].Snapshot = *rep.Strip(snaps[i])
+		s := &run.Plan.Sources[i]
+		s.Snapshot = *rep.Strip(snaps[i])
+		if src, ok := e.source(s.Snapshot.Source); ok && !s.Kept {
+			if err := e.keepWaivers(src, &s.Snapshot, rep.Waived); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
+}
+
+// keepWaivers puts what was waived of a source into its snapshot, for the
+// sources whose publishers tell their targets.
+func (e *Exporter) keepWaivers(src Source, snap *artifact.Snapshot, all []scan.Waived) error {
+	if k, ok := src.(WaiverKeeper); !ok || !k.KeepsWaivers() {
+		return nil
+	}
+	list := slices.DeleteFunc(slices.Clone(all), func(w scan.Waived) bool { return w.Source != snap.Source })
+	if len(list) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(struct {
+		Schema string        `json:"schema"`
+		Waived []scan.Waived `json:"waived"`
+	}{WaivedSchema, list})
+	if err != nil {
+		return err
+	}
+	d, err := e.Store.PutBytes(b)
+	if err != nil {
+		return err
+	}
+	meta := slices.DeleteFunc(slices.Clone(snap.Meta), func(f artifact.File) bool { return f.Path == WaivedPath })
+	snap.Meta = append(meta, artifact.File{Path: WaivedPath, Digest: d, Size: int64(len(b))})
 	return nil
 }
 

@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"oci/harbortest":    {"oci/ocitest"},
 	"mirror/mirrortest": {"mirror", "mirror/artifact", "mirror/store"},
 	"bench/upstream":    {"apt/apttest"},
+	"bench/ocicopy":     {"mirror/artifact", "mirror/fetch", "mirror/store", "oci", "oci/remote", "oci/spec"},
 }
 
 // everywhere lists the packages without a place in the layers: they know

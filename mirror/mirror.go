@@ -46,6 +46,20 @@ type Source interface {
 	Fetch(ctx context.Context, f artifact.File) error
 }
 
+// A WaiverKeeper is a Source whose publisher tells its target what was waived:
+// its snapshots carry the list as [WaivedPath].
+type WaiverKeeper interface {
+	Source
+	KeepsWaivers() bool
+}
+
+// WaivedPath is the list of waived findings among a snapshot's metadata, and
+// WaivedSchema names its encoding.
+const (
+	WaivedPath   = "waived.json"
+	WaivedSchema = "darkmirror.waived/v1"
+)
+
 // A Publisher writes one source's snapshot to one inside target. All blobs of
 // the snapshot are in the store before either method is called.
 type Publisher interface {

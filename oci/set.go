@@ -53,11 +53,20 @@ type Image struct {
 	// wrote a new index; Dropped are the platforms that are missing in it.
 	Original spec.Digest `json:"original,omitempty"`
 	Dropped  []string    `json:"dropped,omitempty"`
+	// Attached are the tags under which signatures and their like of this
+	// image stand, in the manner of cosign.
+	Attached []Tag `json:"attached,omitempty"`
 	// Skipped are foreign layers that the configuration leaves out.
 	Skipped []spec.Digest `json:"skipped,omitempty"`
 	// Derived says what the manifest was made from, where it was not read
 	// from a registry: "helm", "docker-archive".
 	Derived string `json:"derived,omitempty"`
+}
+
+// A Tag is a name for a manifest of its repository.
+type Tag struct {
+	Name   string      `json:"name"`
+	Digest spec.Digest `json:"digest"`
 }
 
 // A Set is what one snapshot publishes, read back and checked.
@@ -86,6 +95,19 @@ type Member struct {
 	// Subject is the digest of the manifest that this one refers to, or
 	// empty.
 	Subject spec.Digest
+}
+
+// Tags are the tags of the images and those attached to them, sorted by name.
+func (r *Repository) Tags() []Tag {
+	var tags []Tag
+	for _, im := range r.Images {
+		if im.Tag != "" {
+			tags = append(tags, Tag{im.Tag, im.Root})
+		}
+		tags = append(tags, im.Attached...)
+	}
+	slices.SortFunc(tags, func(a, b Tag) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(tags, func(a, b Tag) bool { return a.Name == b.Name })
 }
 
 // Find returns the repository of that name.
@@ -248,21 +270,38 @@ func (rr *recordRepository) join(files map[string]artifact.File, listed map[stri
 		}
 	}
 	slices.SortFunc(repo.Blobs, func(a, b Member) int { return cmp.Compare(a.Digest, b.Digest) })
+	tags := make(map[string]spec.Digest)
 	for _, im := range rr.Images {
 		if !listed[rr.Name+" "+im.Version] {
 			continue
 		}
-		if !manifests[im.Root] {
-			return nil, fmt.Errorf("%s %s: its manifest %s is missing", rr.Name, im.Version, im.Root)
-		}
-		if im.Tag != "" {
-			if err := spec.CheckTag(im.Tag); err != nil {
+		for _, t := range append([]Tag{{im.Tag, im.Root}}, im.Attached...) {
+			if err := rr.checkTag(t, manifests, tags); err != nil {
 				return nil, err
 			}
 		}
 		repo.Images = append(repo.Images, im)
 	}
 	return repo, nil
+}
+
+// checkTag holds that a tag is well-formed, points at a manifest that is
+// there, and at one only.
+func (rr *recordRepository) checkTag(t Tag, manifests map[spec.Digest]bool, tags map[string]spec.Digest) error {
+	if !manifests[t.Digest] {
+		return fmt.Errorf("%s:%s: its manifest %s is missing", rr.Name, t.Name, t.Digest)
+	}
+	if t.Name == "" {
+		return nil // an image by digest alone
+	}
+	if err := spec.CheckTag(t.Name); err != nil {
+		return fmt.Errorf("%s: %w", rr.Name, err)
+	}
+	if d, ok := tags[t.Name]; ok && d != t.Digest {
+		return fmt.Errorf("%s:%s: points at both %s and %s", rr.Name, t.Name, d, t.Digest)
+	}
+	tags[t.Name] = t.Digest
+	return nil
 }
 
 // subjects reads the manifests for the ones they refer to.

@@ -8,6 +8,23 @@ packages=
 need() { # need PROGRAM PACKAGE
 	command -v "$1" >/dev/null 2>&1 || { missing="$missing $1"; packages="$packages $2"; }
 }
+download() { apt-get -q -o APT::Sandbox::User= download "$1"; }
+# unpack PROGRAM PACKAGE leaves a program in .cache/deb. It is not installed: that
+# would start a daemon on this host, or put one in another's place.
+unpack() {
+	[ ! -x ".cache/deb/usr/bin/$1" ] || return 0
+	mkdir -p .cache/deb/download
+	(
+		cd .cache/deb/download && rm -f "$2"_*.deb &&
+			{ download "$2" || { [ "$(id -u)" = 0 ] && apt-get -q update && download "$2"; }; } &&
+			dpkg-deb -x "$2"_*.deb ..
+	) >".cache/deb/$2.log" 2>&1 || {
+		command -v "$1" >/dev/null 2>&1 && return # this host's own will do
+		tail -3 ".cache/deb/$2.log" >&2
+		missing="$missing $1"
+		packages="$packages $2"
+	}
+}
 venv_works() { python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
 need python3 python3
@@ -18,11 +35,14 @@ else
 fi
 if [ "$target" = demo ]; then
 	need apt-get apt
+	need skopeo skopeo
 	if [ "$(id -u)" = 0 ]; then
 		need ip iproute2
 		need tcpdump tcpdump
 		need mmdebstrap mmdebstrap
 	fi
+	unpack docker-registry docker-registry
+	[ "$(id -u)" != 0 ] || unpack containerd containerd
 fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -201,13 +202,17 @@ func outcomeText(out *mirror.Outcome, result string) string {
 		return b.String()
 	}
 	for _, p := range out.Published {
-		fmt.Fprintf(&b, "publish  %-14s %s\n", p.Source, p.Text)
+		fmt.Fprintf(&b, "publish  %-14s %s\n", p.Source, strings.ReplaceAll(p.Text, "\n", "\n"+strings.Repeat(" ", len("publish  ")+15)))
 	}
 	for _, m := range out.Missing {
 		fmt.Fprintf(&b, "absent   %-14s %s %s: %s\n", m.Source, m.Artifact, m.Version, m.Reason)
 	}
 	if result == "partial" {
-		fmt.Fprintf(&b, "%s is not done: %s failed; running it again is safe\n", seq, plural(len(out.Failed), "source"))
+		kind := "source"
+		if slices.ContainsFunc(out.Failed, func(e *mirror.ItemError) bool { return e.Artifact != "" }) {
+			kind = "item"
+		}
+		fmt.Fprintf(&b, "%s is not done: %s failed; running it again is safe\n", seq, plural(len(out.Failed), kind))
 	} else {
 		fmt.Fprintf(&b, "imported %s\n", seq)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/mirror/config"
+	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 )
 
@@ -47,7 +48,7 @@ type initResult struct {
 
 type initFound struct {
 	Origin string `json:"origin"`
-	Kind   string `json:"kind"` // "apt", "pypi"
+	Kind   string `json:"kind"` // "apt", "pypi", "oci"
 	URL    string `json:"url"`
 	Note   string `json:"note"`
 }
@@ -107,6 +108,13 @@ func lookAround(ctx context.Context, role string) (config.Host, error) {
 		// What could be read is used; what could not is told.
 		h.PyPI = append(h.PyPI, pypi.Found{Origin: "pip", Note: firstOf(err)})
 	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "" // a service's account may have none
+	}
+	if h.OCI, err = oci.Discover("", home); err != nil {
+		h.OCI = append(h.OCI, oci.Found{Origin: "docker", Note: firstOf(err)})
+	}
 	return h, nil
 }
 
@@ -120,6 +128,9 @@ func foundOn(h config.Host) []initFound {
 	}
 	for _, s := range h.Skipped {
 		list = append(list, initFound{Origin: s.Origin, Kind: "apt", Note: s.Reason})
+	}
+	for _, f := range h.OCI {
+		list = append(list, initFound{Origin: f.Origin, Kind: "oci", URL: f.Registry, Note: f.Note})
 	}
 	if len(h.PyPI) == 0 {
 		list = append(list, initFound{Origin: "pip and uv", Kind: "pypi", Note: "no index known: fill in pypi by hand"})

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,9 @@ import (
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/mirror/config"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/oci"
+	"github.com/darkmirror/darkmirror/oci/harbor"
+	"github.com/darkmirror/darkmirror/oci/registry"
 	"github.com/darkmirror/darkmirror/pypi"
 )
 
@@ -32,8 +36,8 @@ func newServe(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "serve [--listen ADDRESS]",
 		GroupID: groupInside,
-		Short:   "Serve what is published: a PEP 691 index and apt repositories",
-		Long: `Serve what is published: a PEP 691 index and apt repositories.
+		Short:   "Serve what is published: a PEP 691 index, apt repositories, an image registry",
+		Long: `Serve what is published: a PEP 691 index, apt repositories, an image registry.
 
 Answers from the last imported state only and fetches nothing, ever; what is
 missing is a plain 404. An import is picked up without a restart.
@@ -139,6 +143,12 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (http.Hand
 		}
 		handle(source, "/", apt.NewHandler(p.Tree(), dir, st, log))
 	}
+	if err := mountImages(mux, cfg, st, log); err != nil {
+		return nil, nil, err
+	}
+	for i := range cfg.OCI {
+		mounts = append(mounts, mount{"oci/" + cfg.OCI[i].Name, "/v2/" + cfg.OCI[i].Name + "/"})
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "ok")
@@ -150,4 +160,59 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (http.Hand
 		}
 	})
 	return mux, mounts, nil
+}
+
+// mountImages adds the embedded registry, whose protocol wants one root for
+// all sources, and the scanner that shows Harbor our verdicts.
+func mountImages(mux *http.ServeMux, cfg *config.Config, st *store.Store, log *slog.Logger) error {
+	if len(cfg.OCI) == 0 {
+		return nil
+	}
+	var images []registry.Source
+	var dirs []string
+	for i := range cfg.OCI {
+		dir := publishDir(cfg, "oci/"+cfg.OCI[i].Name)
+		images = append(images, registry.Source{Name: cfg.OCI[i].Name, Dir: dir})
+		dirs = append(dirs, dir)
+	}
+	o := registry.Options{Log: log}
+	scanner := ""
+	for _, t := range []struct {
+		key, file string
+		to        *string
+	}{
+		{"push_token_file", cfg.Serve.PushTokenFile, &o.PushToken},
+		{"pull_token_file", cfg.Serve.PullTokenFile, &o.PullToken},
+		{"scanner_token_file", cfg.Serve.ScannerTokenFile, &scanner},
+	} {
+		if err := readToken(t.key, t.file, t.to); err != nil {
+			return err
+		}
+	}
+	h, err := registry.New(images, st, o)
+	if err != nil {
+		return err
+	}
+	mux.Handle("/v2/", h)
+	if scanner != "" {
+		const prefix = "/harbor-scanner"
+		a := harbor.NewAdapter(oci.NewVerdicts(dirs, st, log), harbor.AdapterOptions{Token: scanner, Version: version(), Log: log})
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, a))
+	}
+	return nil
+}
+
+// readToken reads a file of the configuration that holds one token.
+func readToken(key, file string, to *string) error {
+	if file == "" {
+		return nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return usagef("serve.%s: %w", key, err)
+	}
+	if *to = strings.TrimSpace(string(b)); *to == "" {
+		return usagef("serve.%s: %s is empty", key, file)
+	}
+	return nil
 }

@@ -62,6 +62,8 @@ func TestMain(m *testing.M) {
 //	get STATUS URL [HEADER]       print an answer
 //	freeport VAR                  an address on which nothing listens
 //	waitfor ADDR|request NAME     until it answers, or a request has come
+//	[!] registry VERB ARG...      a container registry; see registryUsage
+//	harbor VERB ARG...            a Harbor; see harborUsage
 //
 // Upstreams listen on the loopback interface; nothing else is contacted.
 func TestScript(t *testing.T) {
@@ -71,7 +73,7 @@ func TestScript(t *testing.T) {
 		ContinueOnError:     true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			w := &world{upstreams: make(map[string]*upstream)}
+			w := &world{upstreams: make(map[string]*upstream), objects: make(map[string]*object)}
 			env.Values[worldKey{}] = w
 			env.Defer(w.close)
 			// Under the race detector every program would sleep a second at
@@ -108,6 +110,8 @@ func TestScript(t *testing.T) {
 			"get":      command("get STATUS URL [HEADER]", 2, 3, get),
 			"freeport": command("freeport VAR", 1, 1, freePort),
 			"waitfor":  command("waitfor ADDR | waitfor request NAME", 1, 2, waitFor),
+			"registry": registryCommand,
+			"harbor":   command(harborUsage, 2, 5, harborCommand),
 		},
 	})
 }
@@ -152,12 +156,19 @@ func bytesOf(ts *testscript.TestScript, s string) int64 {
 type worldKey struct{}
 
 // A world is what one script has started.
-type world struct{ upstreams map[string]*upstream }
+type world struct {
+	upstreams map[string]*upstream
+	servers   []*httptest.Server // beside those
+	objects   map[string]*object // manifests of images, by the script's names
+}
 
 func (w *world) close() {
 	for _, u := range w.upstreams {
 		u.release()
 		u.srv.Close()
+	}
+	for _, s := range w.servers {
+		s.Close()
 	}
 }
 
@@ -250,11 +261,7 @@ func startUpstream(ts *testscript.TestScript, args []string) {
 	w, kind, name := worldOf(ts), args[0], args[1]
 	u := w.upstreams[name]
 	if u == nil {
-		u = &upstream{kind: kind, name: name, content: http.NotFoundHandler()}
-		u.srv = httptest.NewServer(u)
-		w.upstreams[name] = u
-		ts.Setenv(strings.ToUpper(name)+"_URL", u.srv.URL)
-		ts.Setenv(strings.ToUpper(name)+"_HOST", strings.TrimPrefix(u.srv.URL, "http://"))
+		u = addUpstream(ts, kind, name, http.NotFoundHandler())
 	}
 	var content http.Handler
 	switch {
@@ -446,7 +453,7 @@ func configure(ts *testscript.TestScript, args []string, top settings, source fu
 		}
 	}
 	text := strings.Join(top, "\n") + "\n"
-	for _, kind := range []string{"pypi", "apt"} {
+	for _, kind := range []string{"pypi", "apt", "oci"} {
 		section := ""
 		for _, name := range names {
 			if the(ts, name).kind == kind {
@@ -465,8 +472,11 @@ func configure(ts *testscript.TestScript, args []string, top settings, source fu
 func outside(ts *testscript.TestScript, args []string) {
 	work := ts.Getenv("WORK")
 	configure(ts, args, settings{"version: 1", "role: outside", "state_dir: state", "signing_key: " + work + "/exporter.key"}, func(u *upstream) []string {
-		if u.kind == "pypi" {
+		switch u.kind {
+		case "pypi":
 			return []string{"index: " + u.srv.URL + "/simple/", "allow_http: true", "targets: [cp312-manylinux_2_28_x86_64]", "locks: [{file: " + work + "/" + u.name + ".txt}]"}
+		case "oci":
+			return []string{"registry: " + u.srv.URL, "host: registry.example", "allow_http: true"}
 		}
 		return []string{
 			"allow_http: true", "architectures: [amd64]", "packages: [hello]",
@@ -478,7 +488,7 @@ func outside(ts *testscript.TestScript, args []string) {
 func inside(ts *testscript.TestScript, args []string) {
 	work := ts.Getenv("WORK")
 	configure(ts, args, settings{"version: 1", "role: inside", "state_dir: state", "inbox: [inbox]", "trust: [" + work + "/exporter.key.pub]"}, func(u *upstream) []string {
-		if u.kind == "pypi" {
+		if u.kind != "apt" {
 			return nil
 		}
 		return []string{"archives: [{name: debian, signed_by: [" + work + "/" + u.name + ".asc]}]"}

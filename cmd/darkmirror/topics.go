@@ -44,26 +44,4 @@ object on standard error every ten seconds, and a failed run ends with one
 line there:
 
   {"schema":"darkmirror.exit/v1","code":5,"class":"integrity","message":"...","errors":["..."],"hint":"...","bundle":"000042"}`)
-	topic("clients", "Settings for pip, uv and apt inside", `With "darkmirror serve" on http://mirror.example:8080 and sources pypi/main and
-apt/bookworm:
-
-pip, in /etc/pip.conf:
-  [global]
-  index-url = http://mirror.example:8080/pypi/main/simple/
-  trusted-host = mirror.example
-
-uv, in /etc/uv/uv.toml:
-  [[index]]
-  url = "http://mirror.example:8080/pypi/main/simple/"
-  default = true
-
-apt, in /etc/apt/sources.list.d/darkmirror.sources, one stanza for each archive;
-the key is served as darkmirror-archive-keyring.gpg below the source:
-  Types: deb
-  URIs: http://mirror.example:8080/apt/bookworm/debian
-  Suites: bookworm bookworm-updates
-  Components: main
-  Signed-By: /usr/share/keyrings/darkmirror-archive-keyring.gpg
-
-With a certificate in serve.certificate use https, and no trusted-host.`)
 }

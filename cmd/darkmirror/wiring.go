@@ -19,6 +19,7 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/mirror/ledger"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 	"github.com/darkmirror/darkmirror/scan"
 )
@@ -101,18 +102,8 @@ func pick(e *mirror.Exporter, only []string) error {
 func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onEvent func(artifact.Event)) ([]mirror.Source, error) {
 	pool := fetch.NewPool(cfg.Limits.PerHost, cfg.Limits.Total)
 	newClient := func(p *fetch.Pool, fc fetch.Config, urls ...string) (*fetch.Client, error) {
-		for i, raw := range urls {
-			host, err := fetch.Host(raw) // without the scheme's own port
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", fc.Name, err)
-			}
-			fc.Hosts = append(fc.Hosts, host)
-			if i == 0 {
-				fc.CredentialHost = host
-			}
-		}
-		fc.UserAgent, fc.Logger, fc.OnEvent = "darkmirror/"+version(), log, onEvent
-		return fetch.New(p, fc)
+		fc.Logger, fc.OnEvent = log, onEvent
+		return newClient(p, fc, urls...)
 	}
 	var list []mirror.Source
 	for i := range cfg.PyPI {
@@ -152,7 +143,40 @@ func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onE
 		}
 		list = append(list, s)
 	}
+	for i := range cfg.OCI {
+		c := &cfg.OCI[i]
+		name := "oci/" + c.Name
+		var client *fetch.Client
+		if c.Address() != "" {
+			var err error
+			if client, err = newClient(pool, c.Fetch(name), c.Address()); err != nil {
+				return nil, err
+			}
+		}
+		s, err := oci.NewSource(c.Config, name, client, st, log)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
 	return list, nil
+}
+
+// newClient makes a client that reaches the hosts of the addresses beside the
+// allowed ones; credentials go to the first.
+func newClient(p *fetch.Pool, fc fetch.Config, urls ...string) (*fetch.Client, error) {
+	for i, raw := range urls {
+		host, err := fetch.Host(raw) // without the scheme's own port
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", fc.Name, err)
+		}
+		fc.Hosts = append(fc.Hosts, host)
+		if i == 0 {
+			fc.CredentialHost = host
+		}
+	}
+	fc.UserAgent = "darkmirror/" + version()
+	return fetch.New(p, fc)
 }
 
 // signer reads the exporter's private key.
@@ -228,6 +252,24 @@ func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 	for j := range cfg.Apt {
 		c := &cfg.Apt[j]
 		p, err := apt.NewPublisher(c.Publish, "apt/"+c.Name, st, publishDir(cfg, "apt/"+c.Name), a.logger())
+		if err != nil {
+			return nil, err
+		}
+		i.Publishers = append(i.Publishers, p)
+	}
+	pool := fetch.NewPool(0, 0)
+	for j := range cfg.OCI {
+		c := &cfg.OCI[j].Publish
+		name := "oci/" + c.Name
+		var client *fetch.Client
+		if c.Address() != "" {
+			fc := c.Fetch(name)
+			fc.Logger = a.logger()
+			if client, err = newClient(pool, fc, c.Address()); err != nil {
+				return nil, err
+			}
+		}
+		p, err := oci.NewPublisher(*c, name, client, st, publishDir(cfg, name), a.logger(), onEvent)
 		if err != nil {
 			return nil, err
 		}

@@ -27,6 +27,7 @@ import (
 	"slices"
 
 	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 	"github.com/darkmirror/darkmirror/scan"
 )
@@ -77,6 +78,7 @@ type Config struct {
 
 	PyPI []PyPI
 	Apt  []Apt
+	OCI  []OCI
 
 	doc  *document
 	file reflect.Value // the decoded file, for Show
@@ -96,6 +98,13 @@ type Apt struct {
 	Publish apt.PublishConfig
 }
 
+// An OCI is one source of images: what to read outside, or how to publish
+// inside. Its name is that of the embedded Config in both roles.
+type OCI struct {
+	oci.Config
+	Publish oci.PublishConfig
+}
+
 // Limits bound connections over all sources.
 type Limits struct {
 	PerHost int `yaml:"per_host" default:"8" doc:"connections to one host at once"`
@@ -108,6 +117,11 @@ type Serve struct {
 	Certificate string `yaml:"certificate" doc:"TLS certificate chain, PEM; without it the server speaks plain http"`
 	KeyFile     string `yaml:"key_file" doc:"the certificate's private key, PEM"`
 	Name        string `yaml:"name" doc:"the name that clients use, for printed addresses"`
+
+	PushTokenFile string `yaml:"push_token_file" doc:"file with the token that lets clients push images; without it nobody can"`
+	PullTokenFile string `yaml:"pull_token_file" doc:"file with a token that pulling images then needs"`
+
+	ScannerTokenFile string `yaml:"scanner_token_file" doc:"file with the token with which Harbor asks for our verdicts at /harbor-scanner; without it nobody is answered"`
 }
 
 // common is what both roles have.
@@ -130,6 +144,7 @@ type outsideFile struct {
 	Scan         scan.Config   `yaml:"scan" doc:"what is held back, and what may pass all the same"`
 	PyPI         []outsidePyPI `yaml:"pypi" doc:"Python package indexes"`
 	Apt          []apt.Config  `yaml:"apt" doc:"Debian and Ubuntu archives"`
+	OCI          []oci.Config  `yaml:"oci" doc:"container registries, Helm repositories, local images"`
 }
 
 type outsidePyPI struct {
@@ -147,6 +162,7 @@ type insideFile struct {
 	Serve  Serve               `yaml:"serve" doc:"the embedded server"`
 	PyPI   []insidePyPI        `yaml:"pypi" doc:"Python package indexes to publish"`
 	Apt    []apt.PublishConfig `yaml:"apt" doc:"Debian and Ubuntu archives to publish"`
+	OCI    []oci.PublishConfig `yaml:"oci" doc:"images to publish"`
 }
 
 type insidePyPI struct {
@@ -244,6 +260,9 @@ func (f *outsideFile) fill(c *Config) {
 	for _, s := range f.Apt {
 		c.Apt = append(c.Apt, Apt{Config: s})
 	}
+	for _, s := range f.OCI {
+		c.OCI = append(c.OCI, OCI{Config: s})
+	}
 }
 
 func (f *insideFile) fill(c *Config) {
@@ -254,5 +273,8 @@ func (f *insideFile) fill(c *Config) {
 	}
 	for _, s := range f.Apt {
 		c.Apt = append(c.Apt, Apt{Config: apt.Config{Name: s.Name}, Publish: s})
+	}
+	for _, s := range f.OCI {
+		c.OCI = append(c.OCI, OCI{Config: oci.Config{Name: s.Name}, Publish: s})
 	}
 }

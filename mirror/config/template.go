@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 )
 
@@ -18,6 +19,7 @@ type Host struct {
 	PyPI         []pypi.Found
 	Apt          []apt.FoundArchive
 	Skipped      []apt.Skipped
+	OCI          []oci.Found
 }
 
 // Template writes a commented configuration for a role from what a host
@@ -75,6 +77,39 @@ func (t *template) outside(h Host) {
 	t.pypiOutside(h.PyPI)
 	t.line("")
 	t.aptOutside(h)
+	t.line("")
+	t.ociOutside(h.OCI)
+}
+
+func (t *template) ociOutside(found []oci.Found) {
+	usable := slices.DeleteFunc(slices.Clone(found), func(f oci.Found) bool {
+		c := oci.Config{Name: "host", Registry: f.Registry, AllowHTTP: true}
+		return c.Validate() != nil || !written(f.Registry)
+	})
+	if len(usable) == 0 {
+		t.line("# oci: no registry was found on this host. An example:")
+		t.line("# oci:")
+		t.line("#   - name: platform")
+		t.line("#     registry: https://registry.example")
+		t.line("#     images: [\"library/nginx:1.27\"]")
+		return
+	}
+	t.line("oci:")
+	for i, f := range usable {
+		name := "platform"
+		lead, rest := "  - ", "    "
+		if i > 0 {
+			name = fmt.Sprintf("registry%d", i+1)
+			lead, rest = "#   - ", "#     "
+		}
+		t.line("%s# from %s", strings.Replace(rest, "    ", "  ", 1), comment(f.Origin))
+		t.line("%sname: %s", lead, name)
+		t.line("%sregistry: %s", rest, quote(f.Registry))
+		if strings.HasPrefix(f.Registry, "http:") {
+			t.line("%sallow_http: true", rest)
+		}
+		t.line("%simages: []   # such as \"library/nginx:1.27\"; what signs or describes them comes with them", rest)
+	}
 }
 
 func (t *template) pypiOutside(found []pypi.Found) {
@@ -267,6 +302,10 @@ func (t *template) inside(h Host) {
 			t.line("        signed_by: %s", quoteAll(a.SignedBy))
 		}
 	}
+	t.line("")
+	t.line("# oci:")
+	t.line("#   - name: platform   # as outside")
+	t.line("#     harbor: https://harbor.example/platform   # or registry:, or neither: serve has the images anyway")
 	t.line("")
 	t.line("serve:")
 	t.line("  listen: 127.0.0.1:8080")

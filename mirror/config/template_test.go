@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 )
 
@@ -23,6 +24,7 @@ func host() Host {
 	noKeys.SignedBy = nil
 	return Host{
 		Codename: "bookworm", Architecture: "arm64",
+		OCI: []oci.Found{{Origin: "/etc/docker/daemon.json", Registry: "http://registry.example:5000"}, {Origin: "config.json", Registry: "https://other.example"}},
 		PyPI: []pypi.Found{
 			{Origin: "/etc/pip.conf", Index: "https://index.example/simple", AllowHosts: []string{"files.example"}, Note: "credentials were dropped"},
 			{Origin: "uv.toml", Note: "its URL cannot be read"},
@@ -49,6 +51,9 @@ func TestTemplateOutside(t *testing.T) {
 	}
 	if len(c.Apt) != 1 || c.Apt[0].Name != "bookworm" || !c.Apt[0].AllowHTTP || !cmp.Equal(c.Apt[0].Architectures, []string{"arm64"}) {
 		t.Fatalf("apt %+v, want one source bookworm", c.Apt)
+	}
+	if len(c.OCI) != 1 || c.OCI[0].Name != "platform" || c.OCI[0].Registry != "http://registry.example:5000" || !c.OCI[0].AllowHTTP {
+		t.Errorf("oci %+v, want the first registry found", c.OCI)
 	}
 	var got []string
 	for _, a := range c.Apt[0].Archives {
@@ -102,7 +107,7 @@ func TestTemplateOfBareHost(t *testing.T) {
 		// The example, with its comment signs taken off.
 		var lines []string
 		for line := range strings.SplitSeq(text, "\n") {
-			if strings.HasPrefix(line, "# apt:") || strings.HasPrefix(line, "# pypi:") || strings.HasPrefix(line, "#   ") {
+			if strings.HasPrefix(line, "# apt:") || strings.HasPrefix(line, "# pypi:") || strings.HasPrefix(line, "# oci:") || strings.HasPrefix(line, "#   ") {
 				if !strings.Contains(line, "An example") {
 					line = strings.TrimPrefix(line, "# ")
 				}
@@ -113,8 +118,8 @@ func TestTemplateOfBareHost(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s, example: %v", role, err)
 		}
-		if len(c.Apt) != 1 || len(c.PyPI) != 1 {
-			t.Errorf("%s, example: apt %+v, pypi %+v, want one of each", role, c.Apt, c.PyPI)
+		if len(c.Apt) != 1 || len(c.PyPI) != 1 || len(c.OCI) != 1 {
+			t.Errorf("%s, example: apt %+v, pypi %+v, oci %+v, want one of each", role, c.Apt, c.PyPI, c.OCI)
 		}
 	}
 }
@@ -131,6 +136,7 @@ func FuzzTemplate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		h := Host{
 			Codename: s, Architecture: "amd64",
+			OCI:  []oci.Found{{Origin: s, Registry: "https://registry.example/" + s}, {Origin: s, Registry: s}, {Origin: s, Registry: "http://registry.example"}},
 			PyPI: []pypi.Found{{Origin: s, Index: "https://index.example/" + s, AllowHosts: []string{s}, CAFile: s, Note: s}, {Origin: s, Index: s, Note: s}},
 			Apt: []apt.FoundArchive{
 				{Origin: s, URL: "https://mirror.example/" + s, Suites: []string{s, s + "-" + s}, Components: []string{s}, SignedBy: []string{"/" + s}, Notes: []string{s}},

@@ -45,6 +45,10 @@ func (f *outsideFile) finish(d *document, dir string) {
 			paths = append(paths, each(c.Archives[j].SignedBy)...)
 		}
 	}
+	for i := range f.OCI {
+		c := &f.OCI[i]
+		paths = append(paths, &c.CAFile, &c.PasswordFile, &c.DockerConfig, &c.Layout, &c.Archive)
+	}
 	absolute(dir, paths)
 
 	f.Common.validate(d)
@@ -79,12 +83,17 @@ func (f *outsideFile) finish(d *document, dir string) {
 		at := names.add(i, f.Apt[i].Name)
 		d.owned(at, reflect.TypeOf(f.Apt[i]), f.Apt[i].Validate())
 	}
+	names = d.newNames("oci")
+	for i := range f.OCI {
+		at := names.add(i, f.OCI[i].Name)
+		d.owned(at, reflect.TypeOf(f.OCI[i]), f.OCI[i].Validate())
+	}
 }
 
 // finish fills in defaults, makes paths absolute and adds every problem.
 func (f *insideFile) finish(d *document, dir string) {
 	d.defaults(reflect.ValueOf(f).Elem(), "")
-	paths := []*string{&f.Common.StateDir, &f.Serve.Certificate, &f.Serve.KeyFile}
+	paths := []*string{&f.Common.StateDir, &f.Serve.Certificate, &f.Serve.KeyFile, &f.Serve.PushTokenFile, &f.Serve.PullTokenFile, &f.Serve.ScannerTokenFile}
 	paths = append(append(paths, each(f.Inbox)...), each(f.Trust)...)
 	for i := range f.Apt {
 		c := &f.Apt[i]
@@ -92,6 +101,10 @@ func (f *insideFile) finish(d *document, dir string) {
 		for j := range c.Archives {
 			paths = append(paths, each(c.Archives[j].SignedBy)...)
 		}
+	}
+	for i := range f.OCI {
+		c := &f.OCI[i]
+		paths = append(paths, &c.CAFile, &c.PasswordFile, &c.DockerConfig)
 	}
 	absolute(dir, paths)
 
@@ -112,6 +125,11 @@ func (f *insideFile) finish(d *document, dir string) {
 	for i := range f.Apt {
 		at := names.add(i, f.Apt[i].Name)
 		d.owned(at, reflect.TypeOf(f.Apt[i]), f.Apt[i].Validate())
+	}
+	names = d.newNames("oci")
+	for i := range f.OCI {
+		at := names.add(i, f.OCI[i].Name)
+		d.owned(at, reflect.TypeOf(f.OCI[i]), f.OCI[i].Validate())
 	}
 }
 
@@ -185,7 +203,8 @@ func (d *document) owned(at string, t reflect.Type, err error) {
 		d.on(at, "%s: %v", at, err)
 		return
 	}
-	if m[1] != "name" { // names.add has said so
+	said := func(p Problem) bool { return strings.HasPrefix(p.Text, at+".name: ") }
+	if m[1] != "name" || !slices.ContainsFunc(d.problems, said) { // names.add may have said so
 		d.on(at+"."+m[1], "%s.%s: %s", at, m[1], m[2])
 	}
 }

@@ -3,6 +3,7 @@
 //
 //	blobs/sha256/ab/<64 hex digits>   finished blobs
 //	partial/<64 hex digits>           downloads to be resumed, with .validator files
+//	uploads/<32 hex digits>           what clients send, with .state files
 //	quarantine/<64 hex digits>-<n>    damaged blobs, kept as evidence
 //
 // Invariants:

@@ -355,3 +355,46 @@ func TestOpenRefusesAFile(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// proven hands out bytes that it has checked itself, or fails at their end.
+type proven struct {
+	io.Reader
+	d   artifact.Digest
+	end error
+}
+
+func (p *proven) Proves() artifact.Digest { return p.d }
+
+func (p *proven) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if errors.Is(err, io.EOF) && p.end != nil {
+		err = p.end
+	}
+	return n, err
+}
+
+func TestPutOfProvenBytes(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := []byte("checked where it came from")
+	d := artifact.Sum(b)
+	refused := errors.New("not what was signed")
+	if err := s.Put(t.Context(), &proven{bytes.NewReader(b), d, refused}, d, int64(len(b))); !errors.Is(err, refused) || s.Has(d) {
+		t.Fatalf("refused bytes: %v, kept %v", err, s.Has(d))
+	}
+	if err := s.Put(t.Context(), &proven{bytes.NewReader(b[1:]), d, nil}, d, int64(len(b))); !errors.Is(err, artifact.ErrIntegrity) || s.Has(d) {
+		t.Fatalf("too few bytes: %v, kept %v", err, s.Has(d))
+	}
+	// What proves another digest proves nothing here.
+	if err := s.Put(t.Context(), &proven{bytes.NewReader([]byte("other")), artifact.Sum([]byte("other")), nil}, d, 5); !errors.Is(err, artifact.ErrIntegrity) || s.Has(d) {
+		t.Fatalf("other bytes: %v, kept %v", err, s.Has(d))
+	}
+	if err := s.Put(t.Context(), &proven{bytes.NewReader(b), d, nil}, d, int64(len(b))); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.ReadAll(d, 100); err != nil || !bytes.Equal(got, b) {
+		t.Fatalf("%q, %v", got, err)
+	}
+}

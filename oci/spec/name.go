@@ -74,8 +74,12 @@ func ReferrersTag(d Digest) string {
 	return d.Algorithm() + "-" + hex[:min(len(hex), 64)]
 }
 
-// CosignTags are the tags under which cosign keeps what it attaches to d.
+// CosignTags are the tags under which cosign keeps what it attaches to d. There
+// are none for a SHA-512: they would be longer than a tag may be.
 func CosignTags(d Digest) []string {
+	if d.Algorithm() != SHA256 {
+		return nil
+	}
 	base := d.Algorithm() + "-" + d.Hex()
 	return []string{base + ".sig", base + ".att", base + ".sbom"}
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The main job, end to end, with real packages: out of this host's own
 # upstreams, sealed, moved over a gap, imported and served where there is no
-# route, installed by unmodified pip and apt. make demo runs it.
+# route, installed by unmodified pip and apt; and real images, made here, pulled
+# by skopeo and containerd. make demo runs it.
 #
 # As root the inside runs in two network namespaces, a server's and a
 # client's, whose only route is to each other. Without root it runs without
@@ -23,11 +24,14 @@ cleanup() {
 	status=$?
 	[ -z "$serve_pid" ] || kill "$serve_pid" 2>/dev/null || :
 	[ -z "$dump_pid" ] || kill "$dump_pid" 2>/dev/null || :
+	images_cleanup
 	wait 2>/dev/null || :
 	[ -z "$client" ] || ip netns del "$client" 2>/dev/null || :
 	[ -z "$server" ] || ip netns del "$server" 2>/dev/null || :
 	exit $status
 }
+# shellcheck source=testdata/demo/images.sh
+. testdata/demo/images.sh
 trap cleanup EXIT
 
 rm -rf "$work"
@@ -57,6 +61,11 @@ sed -i \
 	-e "s|^    targets: \[\].*|    targets: [cp3$minor-manylinux_2_34_$wheelarch, cp3$other-manylinux_2_34_$wheelarch]|" \
 	-e "s|^    packages: \[\].*|    packages: [jq, tini, tree, figlet, hello]\n    essential: bootstrap|" \
 	darkmirror.yaml
+
+say "outside: an image for two platforms, its SBOM and signatures, a Helm chart"
+images_outside
+
+say "outside: configuration and key"
 run "$dm" config check
 run "$dm" key generate --name exporter-demo
 
@@ -117,6 +126,7 @@ attempts() { "$1" awk '/^Ip: [0-9]/ { print $13 }' /proc/net/snmp; }
 
 run in_server "$dm" init --role inside --config darkmirror.yaml
 sed -i -e "s|^state_dir:.*|state_dir: state|" -e "s|^inbox:.*|inbox: [inbox]|" -e "s|^  listen:.*|  listen: $addr:$port|" darkmirror.yaml
+printf '\noci:\n  - name: platform\n' >>darkmirror.yaml
 run in_server "$dm" config check
 run in_server "$dm" key trust ./*.pub
 run in_server "$dm" verify --explain
@@ -174,6 +184,9 @@ fi
 [ "$answer" = 42 ] || fail "the jq that apt installed says '$answer'"
 echo "jq works: 6 x 7 = $answer; $installed packages in $apt_how"
 
+say "inside: skopeo and containerd pull from the mirror alone"
+images_inside
+
 # ---------------------------------------------------------------- the delta
 say "outside: one more package, and what it costs"
 cd "$work/outside"
@@ -210,6 +223,7 @@ echo "first bundle    $(mib "$first_bytes"), exported in ${export_seconds}s, imp
 echo "second bundle   $(mib "$second_bytes") ($second_payload bytes of volumes), for jinja2 and markupsafe"
 echo "pip             $numpy"
 echo "apt             $installed packages in $apt_how"
+echo "images          $images_files files as $images_clients unpacked them; $images_total"
 echo "egress          $egress"
 echo "whole demo      $((SECONDS - seconds0))s"
 [ "$left" = 0 ] && [ "$unrouted" = 0 ] || fail "something tried to leave"

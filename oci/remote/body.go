@@ -1,0 +1,163 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/oci/spec"
+)
+
+// stallTime is how long a request's body may make no progress.
+const stallTime = 60 * time.Second
+
+var errStalled = errors.New("the registry takes no bytes any more")
+
+// A piece is the body of one request: so many bytes of a blob from where its
+// content stands. They are hashed on their way, in the buffer that the
+// connection reads into, so that nothing is copied for it. At the end of the
+// blob the last bytes are held back where the digest is wrong: the registry
+// then never gets the whole.
+//
+// net/http may go on reading for a while after a reply has come; detach ends
+// that.
+type piece struct {
+	mu    sync.Mutex
+	src   io.Reader
+	left  int64
+	hash  hash.Hash
+	check func(hash.Hash) error // nil where the blob does not end here
+	tell  func(int64)
+	err   error // what was wrong on our own side
+
+	stall time.Duration
+	timer *time.Timer
+	stop  context.CancelCauseFunc
+}
+
+var errDetached = errors.New("the request is over")
+
+// Read reads, hashes and, at the end, checks.
+func (p *piece) Read(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.src == nil {
+		return 0, errDetached
+	}
+	if p.err != nil {
+		return 0, p.err
+	}
+	if p.left == 0 {
+		p.timer.Stop()
+		return 0, io.EOF
+	}
+	p.timer.Reset(p.stall)
+	n, err := p.src.Read(b[:min(int64(len(b)), p.left)])
+	_, _ = p.hash.Write(b[:n]) // hash.Hash never fails
+	p.left -= int64(n)
+	if p.left > 0 && err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errShort
+		}
+		p.err = &ownError{err}
+		return 0, p.err
+	}
+	if p.left == 0 && p.check != nil {
+		if err := p.check(p.hash); err != nil {
+			p.err = &ownError{err}
+			return 0, p.err
+		}
+	}
+	p.tell(int64(n))
+	return n, nil
+}
+
+// Close does nothing: the content is another's.
+func (p *piece) Close() error { return nil }
+
+// detach takes the content away from the request, and says what was wrong
+// with it.
+func (p *piece) detach() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.src = nil
+	p.timer.Stop()
+	return p.err
+}
+
+// newPiece makes a body that ends its request by stop when it stalls. The
+// clock starts with the first byte: waiting for a connection is no stall.
+func (u *uploader) newPiece(n int64, stop context.CancelCauseFunc) *piece {
+	p := &piece{src: u.content, left: n, hash: u.s.hash, tell: u.progress, stall: u.c.stall, stop: stop}
+	p.timer = time.AfterFunc(p.stall, func() { stop(errStalled) })
+	p.timer.Stop()
+	if u.s.Offset+n == u.size {
+		p.check = u.verify
+	}
+	return p
+}
+
+// errShort is a content that ends before its size.
+var errShort = errors.New("the content ends early")
+
+// An ownError is trouble on our own side, which no other try mends.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
+
+// verify holds the hash of all that was sent to the digest.
+func (u *uploader) verify(h hash.Hash) error {
+	if got := u.d.With(h); got != u.d {
+		return u.c.refuse(CodeDigest, u.a.ref, "the content is not what it shall be pushed as", string(u.d), string(got))
+	}
+	return nil
+}
+
+// own explains trouble on our own side.
+func (u *uploader) own(err error) error {
+	if r, ok := errors.AsType[*artifact.Refusal](err); ok {
+		return r
+	}
+	if errors.Is(err, errShort) {
+		return u.c.refuse(CodeSize, u.a.ref, errShort.Error(), strconv.FormatInt(u.size, 10), "less")
+	}
+	return fmt.Errorf("%s: %s %s: %w", u.c.c.Name, u.a.op, u.a.ref, err)
+}
+
+// seek brings the content to an offset, and the hash with it: from where it
+// stands when it is at or before that, else from the beginning.
+func (u *uploader) seek(ctx context.Context, offset int64) error {
+	if u.content == nil {
+		var err error
+		if u.content, err = u.open(); err != nil {
+			return &ownError{err}
+		}
+	}
+	if offset < u.s.Offset {
+		u.s.Offset, u.s.hash = 0, spec.Digest(u.s.Digest).New()
+	}
+	if _, err := u.content.Seek(u.s.Offset, io.SeekStart); err != nil {
+		return &ownError{err}
+	}
+	for u.s.Offset < offset {
+		if ctx.Err() != nil {
+			return u.c.problem(u.a, ctx.Err())
+		}
+		n, err := io.CopyN(u.s.hash, u.content, min(offset-u.s.Offset, 8<<20))
+		u.s.Offset += n
+		if errors.Is(err, io.EOF) {
+			err = errShort
+		}
+		if err != nil {
+			return &ownError{err}
+		}
+	}
+	return nil
+}
