@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/oci/spec"
 )
@@ -206,6 +207,10 @@ func (r *Registry) receive(q *http.Request, u *upload, id string) error {
 	}
 }
 
+// stallTime is how long a stalled upload holds its session: longer than a
+// client under test waits.
+const stallTime = time.Second
+
 // cutOff ends the connection, now or when the client does.
 func (r *Registry) cutOff(q *http.Request, id string) {
 	r.mu.Lock()
@@ -214,7 +219,12 @@ func (r *Registry) cutOff(q *http.Request, id string) {
 	r.f.cutUpload.after = r.f.cutUpload.every
 	r.mu.Unlock()
 	if stall {
-		<-q.Context().Done()
+		// The server sees no end of a connection while a body is unread, so
+		// the session's lock would be held for ever.
+		select {
+		case <-q.Context().Done():
+		case <-time.After(stallTime):
+		}
 	}
 	r.lose(id)
 	panic(http.ErrAbortHandler)

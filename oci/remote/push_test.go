@@ -487,7 +487,11 @@ func TestBusyUpload(t *testing.T) {
 	w.r.Set(ocitest.Before(func(rw http.ResponseWriter, q *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		if n++; n%2 == 0 || q.Method == http.MethodHead {
+		if q.Method == http.MethodHead {
+			return false
+		}
+		// Every third: asking for the state and sending again are two.
+		if n++; n%3 != 0 {
 			return false
 		}
 		rw.WriteHeader(http.StatusServiceUnavailable)
@@ -701,7 +705,8 @@ func TestAddReferrerConflict(t *testing.T) {
 	mu.Lock()
 	turns = 1000
 	mu.Unlock()
-	err = w.client().AddReferrer(t.Context(), "other", img.Digest, ours.Descriptor)
+	third := ocitest.Artifact("application/spdx+json", img, []byte("third"))
+	err = w.client().AddReferrer(t.Context(), "app", img.Digest, third.Descriptor)
 	if err == nil || !errors.Is(err, artifact.ErrUnavailable) {
 		t.Errorf("want an end, got %v", err)
 	}

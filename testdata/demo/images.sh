@@ -188,10 +188,12 @@ images_containerd() {
 	ctr_in version >/dev/null 2>&1 || fail "containerd did not start: $(tail -3 "$images/containerd.log")"
 	echo "$ ctr image pull --hosts-dir hosts --snapshotter native $ref"
 	ctr_in image pull --hosts-dir "$images/hosts" --platform "linux/$arch" --snapshotter native "$ref" >"$images/ctr.log" 2>&1 || fail "ctr: $(tail -3 "$images/ctr.log")"
-	local top
+	local top folder
 	top=$(ctr_in snapshot --snapshotter native ls | awk 'NR > 1 { all[$1]; if ($3 != "") parent[$2] } END { for (k in all) if (!(k in parent)) print k }')
-	ctr_in snapshot --snapshotter native view demo "$top"
-	"$images_bin" list "$(ctr_in snapshot --snapshotter native mounts /mnt demo | awk '{ print $4 }')" >"$images/containerd-$arch.list"
+	# The folder is the image's own snapshot. It is asked for in one call: the
+	# view itself may be collected as garbage at once.
+	folder=$(ctr_in snapshot --snapshotter native view --mounts demo "$top" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["Source"])')
+	"$images_bin" list "$folder" >"$images/containerd-$arch.list"
 	image_compare "$arch" "$images/containerd-$arch.list" containerd
 	kill "$containerd_pid"
 	wait "$containerd_pid" 2>/dev/null || :
