@@ -44,6 +44,7 @@ type sealer struct {
 	pos     int64         // in the current volume
 	extents [][]extent
 	stored  []storedBlob
+	skip    bool // the segment is hashed elsewhere
 
 	// hasher of segments
 	seg hash.Hash
@@ -157,7 +158,8 @@ func (s *sealer) addBlob(ctx context.Context, i int) (err error) {
 	case b.Enc == EncZstd:
 		err = s.compress(ctx, i, r, s.comp.enc)
 	default:
-		err = s.store(ctx, i, r)
+		p, ok := src.(proven)
+		err = s.store(ctx, i, r, ok && p.Proves() == b.Digest)
 	}
 	if err != nil {
 		return err
@@ -193,8 +195,13 @@ func (s *sealer) dictionary(b *Blob) (dict []byte, err error) {
 	return dict, err
 }
 
-// store writes a blob as it is.
-func (s *sealer) store(ctx context.Context, i int, r io.Reader) error {
+// A proven source hashes what it hands out, and ends with an error where the
+// whole is not what Proves names.
+type proven interface{ Proves() artifact.Digest }
+
+// store writes a blob as it is. One whose source is proven, and which is its
+// own only segment, is hashed there alone.
+func (s *sealer) store(ctx context.Context, i int, r io.Reader, hashed bool) error {
 	b := &s.m.Blobs[i]
 	many := b.Size > s.lim.segment
 	fill := func(p []byte) error {
@@ -210,13 +217,16 @@ func (s *sealer) store(ctx context.Context, i int, r io.Reader) error {
 			s.stored[i].lens = append(s.stored[i].lens, n)
 			s.stored[i].digests = append(s.stored[i].digests, sum)
 		}
-		if err := s.addSegment(ctx, b.Digest, seg, n, sum, fill); err != nil {
+		s.skip = hashed && !many
+		err := s.addSegment(ctx, b.Digest, seg, n, sum, fill)
+		s.skip = false
+		if err != nil {
 			return err
 		}
 		if left -= n; left > 0 {
 			continue
 		}
-		if many {
+		if many || hashed {
 			// The source has the whole under its eyes; a third hash of
 			// every byte would cost a third of the speed.
 			return nil
@@ -310,6 +320,9 @@ func (s *sealer) addSegment(ctx context.Context, d artifact.Digest, seg int, siz
 		left -= n
 	}
 	s.extents = append(s.extents, list)
+	if s.skip {
+		return nil
+	}
 	return s.segQ.send(ctx, func() error {
 		s.seg.Sum(sum[:0])
 		s.seg.Reset()
@@ -319,7 +332,11 @@ func (s *sealer) addSegment(ctx context.Context, d artifact.Digest, seg int, siz
 
 func (s *sealer) addBytes(ctx context.Context, n int64, fill func([]byte) error) error {
 	for left := n; left > 0; {
-		c, err := s.pool.get(ctx, 3, left)
+		users := int32(3)
+		if s.skip {
+			users--
+		}
+		c, err := s.pool.get(ctx, users, left)
 		if err != nil {
 			return err
 		}
@@ -327,13 +344,15 @@ func (s *sealer) addBytes(ctx context.Context, n int64, fill func([]byte) error)
 		if err := fill(p); err != nil {
 			return err
 		}
-		err = s.segQ.send(ctx, func() error {
-			defer c.release()
-			_, _ = s.seg.Write(p) // a hash does not fail
-			return nil
-		})
-		if err != nil {
-			return err
+		if !s.skip {
+			err = s.segQ.send(ctx, func() error {
+				defer c.release()
+				_, _ = s.seg.Write(p) // a hash does not fail
+				return nil
+			})
+			if err != nil {
+				return err
+			}
 		}
 		if err := s.toVolume(ctx, p, c.release); err != nil {
 			return err

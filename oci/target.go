@@ -217,7 +217,11 @@ func (u *push) blobs(ctx context.Context, r *Repository, name string) error {
 			u.mu.Lock()
 			from := slices.Clone(u.at[b.Digest])
 			u.mu.Unlock()
-			open := func() (io.ReadSeekCloser, error) { return u.p.st.File(b.Blob) }
+			open := func() (io.ReadSeekCloser, error) {
+				f, err := u.p.st.File(b.Blob)
+				// The store knows its SHA-256; another digest proves nothing.
+				return remote.Verified{File: f, Digest: spec.FromSHA256(b.Blob)}, err
+			}
 			how, err := u.r.PushBlob(gctx, name, b.Digest, b.Size, open, from...)
 			if err != nil {
 				return err

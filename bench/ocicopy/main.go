@@ -187,7 +187,10 @@ func (c *copier) blob(ctx context.Context, b spec.Descriptor) (err error) {
 			return err
 		}
 	}
-	content := func() (io.ReadSeekCloser, error) { return c.st.File(sum) }
+	content := func() (io.ReadSeekCloser, error) {
+		f, err := c.st.File(sum)
+		return remote.Verified{File: f, Digest: b.Digest}, err
+	}
 	_, err = c.dst.PushBlob(ctx, c.dst.ref.Repository, b.Digest, b.Size, content)
 	return err
 }

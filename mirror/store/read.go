@@ -315,6 +315,9 @@ func (r *reader) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
+// Proves names the blob: reading it ends with an error where it is damaged.
+func (r *reader) Proves() artifact.Digest { return r.d }
+
 func (r *reader) Close() error {
 	if r.err == nil {
 		r.err = os.ErrClosed

@@ -58,7 +58,7 @@ func readArchive(chart []byte, name string) (*archive, error) {
 		return nil, err
 	}
 	if a.chart == nil {
-		return nil, fmt.Errorf("no %s/Chart.yaml", clip(name))
+		return nil, fmt.Errorf("no %s/%s", clip(name), chartFile)
 	}
 	return &a, nil
 }
@@ -86,9 +86,9 @@ func (a *archive) entry(h *tar.Header, r io.Reader, name string) error {
 	}
 	var into *[]byte
 	switch inside {
-	case "Chart.yaml":
+	case chartFile:
 		into = &a.chart
-	case "requirements.yaml":
+	case requirementsFile:
 		into = &a.requirements
 	default:
 		return nil

@@ -118,7 +118,7 @@ func TestConvertReadsWordsAsHelm(t *testing.T) {
 	for word, want := range map[string]string{
 		"1.10": "1.1", `"1.10"`: "1.10", "1e3": "1000", "1000000.0": "1e+06", "0123": "83", "0o17": "15", "0b11": "3",
 		"1_000": "1000", "+5": "5", "-.5": "-0.5", ".5": "0.5", "yes": "true", "Off": "false", "'no'": "no", "1.2.3": "1.2.3",
-		"2024-01-02": "2024-01-02", "18446744073709551615": "18446744073709551615", "20240101000000000000000": "2.0240101e+22",
+		"2024-01-02": "2024-01-02", "18446744073709551615": "18446744073709551615", "20240101000000000000000": "2.02401e+22", "1.23456789": "1.2345679", ".inf": "+Inf",
 		"0x": "0x", "v1": "v1", "|-\n  8": "8",
 	} {
 		t.Run(word, func(t *testing.T) {
@@ -175,6 +175,8 @@ func TestConvertRefuses(t *testing.T) {
 		"key twice by case":  {yaml(good + "Name: web\n"), artifact.ErrUnavailable, `"name" stands twice`},
 		"key twice by value": {yaml(good + "annotations: {1: a, 0x1: b}\n"), artifact.ErrUnavailable, `"1" stands twice`},
 		"key of a list":      {yaml(good + "annotations:\n  ? [a]\n  : b\n"), artifact.ErrUnavailable, "a key must be a word"},
+		"large key":          {yaml(good + "annotations: {18446744073709551615: b}\n"), artifact.ErrUnavailable, "a key must be a word"},
+		"infinity":           {yaml(good + "dependencies: [{name: a, import-values: [.inf]}]\n"), artifact.ErrUnavailable, "unsupported value"},
 		"null key":           {yaml(good + "annotations: {~: b}\n"), artifact.ErrUnavailable, "a key must be a word"},
 		"deep":               {yaml(good + "x: " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\n"), artifact.ErrUnavailable, "nested deeper"},
 		"wrong kind":         {yaml(good + "deprecated: maybe\n"), artifact.ErrUnavailable, "deprecated: not the kind of value"},

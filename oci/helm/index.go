@@ -3,6 +3,7 @@ package helm
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -87,17 +88,76 @@ type rawEntry struct {
 // ParseIndex reads an index.yaml, which may be JSON. Its errors are ErrUnavailable
 // refusals (CodeIndex) without a place: the caller knows the address.
 func ParseIndex(b []byte) (*Index, error) {
-	refuse := func(err error) (*Index, error) {
+	if len(b) > MaxIndex {
+		return nil, unusable(CodeIndex, "index.yaml", fmt.Sprintf("has %d bytes, at most %d are taken", len(b), MaxIndex), nil)
+	}
+	x, err := parseParts(b)
+	if err != nil && len(b) <= maxWhole {
+		x, err = parseWhole(b)
+	}
+	if err != nil {
 		return nil, unusable(CodeIndex, "index.yaml", "cannot be read", err)
 	}
-	if len(b) > MaxIndex {
-		return refuse(fmt.Errorf("%d bytes, at most %d are taken", len(b), MaxIndex))
-	}
+	return x, nil
+}
+
+// parseWhole reads an index of any layout.
+func parseWhole(b []byte) (*Index, error) {
 	root, err := document(b)
 	if err != nil {
-		return refuse(err)
+		return nil, err
 	}
-	var entries *yaml.Node
+	entries, err := top(root)
+	switch {
+	case err != nil:
+		return nil, err
+	case entries == nil:
+		return nil, errors.New("entries: missing")
+	case entries.Kind == yaml.ScalarNode && scalar(entries) == nil:
+		return &Index{}, nil // a repository without charts
+	case entries.Kind != yaml.MappingNode:
+		return nil, errors.New("entries: want charts by name")
+	}
+	r := newIndexReader()
+	if err := r.entries(entries, false); err != nil {
+		return nil, err
+	}
+	return r.index(), nil
+}
+
+// parseParts reads an index as Helm lays it out, part by part: read whole, a
+// large one would take most of a gigabyte.
+func parseParts(b []byte) (*Index, error) {
+	around, entries, line, err := split(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(around) > maxWhole {
+		return nil, fmt.Errorf("%d bytes around the entries, at most %d are taken", len(around), maxWhole)
+	}
+	root, err := document(around)
+	if err != nil {
+		return nil, err
+	}
+	if again, err := top(root); err != nil || again != nil {
+		return nil, errors.Join(err, errors.New("entries: not of the usual layout"))
+	}
+	r := newIndexReader()
+	err = cuts(entries, line, func(p part) error {
+		n, err := document(p.text)
+		if err != nil {
+			return err
+		}
+		return r.entries(n, p.continues)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.index(), nil
+}
+
+// top reads what is not an entry, and finds the entries.
+func top(root *yaml.Node) (entries *yaml.Node, err error) {
 	version := ""
 	for k, v := range pairs(root) {
 		switch k.Value {
@@ -108,47 +168,57 @@ func ParseIndex(b []byte) (*Index, error) {
 		}
 	}
 	if version != "v1" {
-		return refuse(fmt.Errorf("apiVersion: want v1, got %q", clip(version)))
+		return nil, fmt.Errorf("apiVersion: want v1, got %q", clip(version))
 	}
-	x, err := readEntries(entries)
-	if err != nil {
-		return refuse(err)
-	}
-	return x, nil
+	return entries, nil
 }
 
-func readEntries(entries *yaml.Node) (*Index, error) {
-	switch {
-	case entries == nil:
-		return nil, errors.New("entries: missing")
-	case entries.Kind == yaml.ScalarNode && scalar(entries) == nil:
-		return &Index{}, nil // a repository without charts
-	case entries.Kind != yaml.MappingNode:
-		return nil, errors.New("entries: want charts by name")
-	}
-	x := &Index{charts: make(map[string][]Entry)}
-	total := 0
-	for k, v := range pairs(entries) {
-		if v.Kind == yaml.ScalarNode && scalar(v) == nil {
-			continue
+// An indexReader collects entries.
+type indexReader struct {
+	x     *Index
+	found map[string][]versioned
+	last  string // the chart that was read last
+	total int
+}
+
+func newIndexReader() *indexReader {
+	return &indexReader{x: &Index{charts: make(map[string][]Entry)}, found: make(map[string][]versioned)}
+}
+
+// entries reads charts by name; with continues, the first is the last one so
+// far.
+func (r *indexReader) entries(n *yaml.Node, continues bool) error {
+	for k, v := range pairs(n) {
+		name := k.Value
+		if _, twice := r.found[name]; twice != continues || continues && name != r.last {
+			return fmt.Errorf("line %d: key %q stands twice", k.Line, clip(name))
 		}
-		if v.Kind != yaml.SequenceNode {
-			return nil, fmt.Errorf("line %d: entries of %q: want a list", v.Line, clip(k.Value))
+		continues, r.last = false, name
+		if v.Kind != yaml.SequenceNode && (v.Kind != yaml.ScalarNode || scalar(v) != nil) {
+			return fmt.Errorf("line %d: entries of %q: want a list", v.Line, clip(name))
 		}
-		if total += len(v.Content); total > MaxVersions {
-			return nil, fmt.Errorf("more than %d versions", MaxVersions)
+		if r.total += len(v.Content); r.total > MaxVersions {
+			return fmt.Errorf("more than %d versions", MaxVersions)
 		}
-		list := make([]versioned, 0, len(v.Content))
+		list := r.found[name]
 		for _, n := range v.Content {
-			if e, ok := x.read(k.Value, n); ok {
+			if e, ok := r.x.read(name, n); ok {
 				list = append(list, e)
 			}
 		}
-		if list := x.settle(list); len(list) > 0 {
-			x.charts[k.Value] = list
+		r.found[name] = list
+	}
+	return nil
+}
+
+// index sorts what was found.
+func (r *indexReader) index() *Index {
+	for _, name := range slices.Sorted(maps.Keys(r.found)) {
+		if list := r.x.settle(r.found[name]); len(list) > 0 {
+			r.x.charts[name] = list
 		}
 	}
-	return x, nil
+	return r.x
 }
 
 // versioned is an entry whose version has been read.

@@ -2,6 +2,7 @@ package helm_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -120,6 +121,88 @@ func TestParseIndexTakes(t *testing.T) {
 		if len(x.Names()) != 0 {
 			t.Errorf("%q: names %v", text, x.Names())
 		}
+	}
+}
+
+// partsTail follows the entries of partsIndex.
+const partsTail = "generated: now\n"
+
+// partsIndex is an index in Helm's layout, of 7 charts with 400 versions each;
+// pad is how much longer each version is.
+func partsIndex(pad int) string {
+	var b strings.Builder
+	b.WriteString("# by a tool\napiVersion: v1\nentries:\n")
+	for c := range 7 {
+		fmt.Fprintf(&b, "  chart%d:\n  # newest first\n", c)
+		for v := range 400 {
+			fmt.Fprintf(&b, "  - name: chart%d\n    version: 1.%d.0\n    urls:\n    - c-%d.tgz\n", c, v, v)
+			b.WriteString("    description: |\n      entries:\n        - name: x\n\n      # end\n    home: a\n      b\n")
+			b.WriteString("    x: \"" + strings.Repeat("y", pad) + "\"\n\n")
+		}
+	}
+	return b.String() + partsTail
+}
+
+// An index that is read in parts is the same as one that is read whole, as it
+// is where a comment makes it look otherwise than Helm writes it.
+func TestParseIndexInParts(t *testing.T) {
+	text := partsIndex(400)
+	if len(text) < 1<<20 {
+		t.Fatalf("%d bytes may be one part", len(text))
+	}
+	inParts, err := helm.ParseIndex([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := helm.ParseIndex([]byte(strings.Replace(text, "entries:", "entries: # all", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(inParts.Names()); n != 7 {
+		t.Fatalf("%d charts, want 7", n)
+	}
+	for _, name := range inParts.Names() {
+		if n := len(inParts.Versions(name)); n != 400 {
+			t.Errorf("%s: %d versions, want 400", name, n)
+		}
+		if diff := cmp.Diff(whole.Versions(name), inParts.Versions(name)); diff != "" {
+			t.Errorf("%s (-whole +in parts):\n%s", name, diff)
+		}
+	}
+}
+
+// Where an index is too large to be read whole, what is wrong in any part of it
+// counts.
+func TestParseIndexRefusesParts(t *testing.T) {
+	text := partsIndex(3_000)
+	if len(text) < 8<<20 {
+		t.Fatalf("%d bytes are read whole", len(text))
+	}
+	if x, err := helm.ParseIndex([]byte(text)); err != nil || len(x.Names()) != 7 {
+		t.Fatalf("unchanged: got %v", err)
+	}
+	for name, c := range map[string]struct{ old, text, want string }{
+		"chart twice":      {"  chart6:\n", "  chart1:\n", `key "chart1" stands twice`},
+		"chart again":      {"  chart6:\n", "  chart5:\n", `key "chart5" stands twice`},
+		"alias":            {"home: a\n      b\n", "home: *a\n", "unknown anchor"},
+		"quote":            {"home: a\n", "home: \"a\n", "cannot be read"},
+		"name elsewhere":   {"  chart6:\n", " chart6:\n", "want a chart's name"},
+		"entries twice":    {partsTail, "entries:\n", "not of the usual layout"},
+		"two documents":    {partsTail, "---\na: b\n", "cannot be read"},
+		"not a list":       {"  chart6:\n", "  other: {a: b}\n  chart6:\n", `entries of "other": want a list`},
+		"no charts":        {"  chart0:\n", "  - chart0:\n", "want a chart's name"},
+		"much around":      {partsTail, "x: " + strings.Repeat("y", 9<<20), "around the entries"},
+		"large version":    {"home: a\n", "home: " + strings.Repeat("y", 9<<20) + "\n", "one piece of"},
+		"other apiVersion": {"apiVersion: v1", "apiVersion: v9", `want v1, got "v9"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			broken := strings.Replace(text, c.old, c.text, 1)
+			if broken == text {
+				t.Fatal("nothing was replaced")
+			}
+			_, err := helm.ParseIndex([]byte(broken))
+			wantRefusal(t, err, artifact.ErrUnavailable, helm.CodeIndex, c.want)
+		})
 	}
 }
 
@@ -268,9 +351,12 @@ entries:
 	}
 }
 
+// partsSeed is how much of an index is enough of a seed: no part ends in it.
+const partsSeed = 2_000
+
 func FuzzParseIndex(f *testing.F) {
 	seeds := []string{
-		index, `{"apiVersion":"v1","entries":{"web":[{"name":"web","version":"1.0.0","urls":["a"]}]}}`,
+		index, partsIndex(0)[:partsSeed], `{"apiVersion":"v1","entries":{"web":[{"name":"web","version":"1.0.0","urls":["a"]}]}}`,
 		"apiVersion: v1\nentries: &a {b: *a}\n", "apiVersion: v1\nentries:\n  web:\n  - {name: web, version: 1.0.0, description: \"\\x85\\u2028\"}\n",
 	}
 	if len(seeds) == 0 {

@@ -10,6 +10,12 @@ import (
 	"github.com/Masterminds/semver/v3"
 )
 
+// Files of a chart, in its folder.
+const (
+	chartFile        = "Chart.yaml"
+	requirementsFile = "requirements.yaml"
+)
+
 // A metadata is Chart.yaml. As JSON, in the order of these fields, it is the
 // config of the artifact.
 type metadata struct {
@@ -59,7 +65,7 @@ func readMetadata(chart, requirements []byte) (*metadata, error) {
 		err = decode(n, &m)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("Chart.yaml: %w", err) //nolint:staticcheck // the file's name
+		return nil, fmt.Errorf("%s: %w", chartFile, err)
 	}
 	if m.APIVersion == "" {
 		m.APIVersion = "v1" // charts of Helm 2
@@ -69,11 +75,11 @@ func readMetadata(chart, requirements []byte) (*metadata, error) {
 			err = decode(n, &m)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("requirements.yaml: %w", err)
+			return nil, fmt.Errorf("%s: %w", requirementsFile, err)
 		}
 	}
 	if err := m.settle(); err != nil {
-		return nil, fmt.Errorf("Chart.yaml: %w", err) //nolint:staticcheck // the file's name
+		return nil, fmt.Errorf("%s: %w", chartFile, err)
 	}
 	return &m, nil
 }

@@ -106,7 +106,7 @@ func webChart(t testing.TB) []byte {
 	t.Helper()
 	return pack(
 		t, file{name: "web", kind: tar.TypeDir}, file{name: "web/Chart.yaml", text: chartYAML},
-		file{name: "web/templates/_helpers.tpl", text: "{{/* */}}"}, file{name: "web/charts/db/Chart.yaml", text: "name: db\n"},
+		file{name: "web/templates/_helpers.tpl", text: "{{/* */}}"}, file{name: "web/charts/db/Chart.yaml", text: "name: db\nversion: 1.0.0\n"},
 	)
 }
 

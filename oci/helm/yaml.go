@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -139,7 +140,7 @@ func object(n *yaml.Node, t reflect.Type) (any, error) {
 	out := make(map[string]any, len(n.Content)/2)
 	for k, v := range pairs(n) {
 		key, ok := asText(scalar(k))
-		if !ok {
+		if _, large := scalar(k).(uint64); large || !ok {
 			return nil, fmt.Errorf("line %d: a key must be a word", k.Line)
 		}
 		elem := reflect.Type(nil)
@@ -189,7 +190,8 @@ func asText(v any) (string, bool) {
 	case uint64:
 		return strconv.FormatUint(v, 10), true
 	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64), true
+		// With the digits of 32 bits, as there.
+		return strconv.FormatFloat(v, 'g', -1, 32), true
 	case bool:
 		return strconv.FormatBool(v), true
 	}
@@ -211,6 +213,12 @@ func scalar(n *yaml.Node) any {
 		return s
 	}
 	switch s {
+	case ".nan", ".NaN", ".NAN":
+		return math.NaN()
+	case ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF":
+		return math.Inf(1)
+	case "-.inf", "-.Inf", "-.INF":
+		return math.Inf(-1)
 	case "", "~", "null", "Null", "NULL":
 		return nil
 	case "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON":

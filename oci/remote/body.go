@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ type piece struct {
 	mu    sync.Mutex
 	src   io.Reader
 	left  int64
-	hash  hash.Hash
+	hash  hash.Hash             // nil where the content is proven
 	check func(hash.Hash) error // nil where the blob does not end here
 	tell  func(int64)
 	err   error // what was wrong on our own side
@@ -39,6 +40,13 @@ type piece struct {
 	stall time.Duration
 	timer *time.Timer
 	stop  context.CancelCauseFunc
+
+	// Where net/http reads the file itself:
+	file  *os.File
+	end   int64
+	at    int64 // reported so far
+	done  chan struct{}
+	watch sync.WaitGroup
 }
 
 var errDetached = errors.New("the request is over")
@@ -59,7 +67,9 @@ func (p *piece) Read(b []byte) (int, error) {
 	}
 	p.timer.Reset(p.stall)
 	n, err := p.src.Read(b[:min(int64(len(b)), p.left)])
-	_, _ = p.hash.Write(b[:n]) // hash.Hash never fails
+	if p.hash != nil {
+		_, _ = p.hash.Write(b[:n]) // hash.Hash never fails
+	}
 	p.left -= int64(n)
 	if p.left > 0 && err != nil {
 		if errors.Is(err, io.EOF) {
@@ -84,11 +94,67 @@ func (p *piece) Close() error { return nil }
 // detach takes the content away from the request, and says what was wrong
 // with it.
 func (p *piece) detach() error {
+	if p.file != nil {
+		close(p.done)
+		p.watch.Wait()
+		_, err := p.look()
+		p.left = p.end - p.at
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.src = nil
 	p.timer.Stop()
 	return p.err
+}
+
+// reader is what net/http reads for a piece. The rest of a proven file is the
+// file itself, which the kernel sends without a copy; then the file's offset
+// tells how far it came.
+func (u *uploader) reader(p *piece, n int64) io.Reader {
+	if u.proven == nil || n == 0 || u.s.Offset+n != u.size {
+		return p
+	}
+	p.follow(u.proven, u.s.Offset, u.size)
+	return io.NopCloser(u.proven) // net/http would close it
+}
+
+// follow watches a file's offset in place of the reads.
+func (p *piece) follow(f *os.File, start, end int64) {
+	p.file, p.end, p.at, p.done = f, end, start, make(chan struct{})
+	every := min(p.stall/4, 250*time.Millisecond)
+	p.watch.Go(func() {
+		since := time.Now()
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-p.done:
+				return
+			}
+			switch moved, err := p.look(); {
+			case err != nil || p.at >= end:
+				return
+			case moved:
+				since = time.Now()
+			case time.Since(since) > p.stall:
+				p.stop(errStalled)
+				return
+			}
+		}
+	})
+}
+
+// look tells how far the file has come since the last look.
+func (p *piece) look() (moved bool, err error) {
+	at, err := p.file.Seek(0, io.SeekCurrent)
+	if err != nil || at <= p.at {
+		return false, err
+	}
+	p.tell(at - p.at)
+	p.at = at
+	return true, nil
 }
 
 // newPiece makes a body that ends its request by stop when it stalls. The
@@ -97,7 +163,9 @@ func (u *uploader) newPiece(n int64, stop context.CancelCauseFunc) *piece {
 	p := &piece{src: u.content, left: n, hash: u.s.hash, tell: u.progress, stall: u.c.stall, stop: stop}
 	p.timer = time.AfterFunc(p.stall, func() { stop(errStalled) })
 	p.timer.Stop()
-	if u.s.Offset+n == u.size {
+	if u.proven != nil {
+		p.hash = nil
+	} else if u.s.Offset+n == u.size {
 		p.check = u.verify
 	}
 	return p
@@ -139,8 +207,19 @@ func (u *uploader) seek(ctx context.Context, offset int64) error {
 		if u.content, err = u.open(); err != nil {
 			return &ownError{err}
 		}
+		if v, ok := u.content.(Verified); ok && v.Digest == u.d {
+			u.proven = v.File
+		}
 	}
-	if offset < u.s.Offset {
+	if u.proven != nil {
+		u.s.Offset, u.s.unhashed = offset, true
+		if _, err := u.proven.Seek(offset, io.SeekStart); err != nil {
+			return &ownError{err}
+		}
+		return nil
+	}
+	if offset < u.s.Offset || u.s.unhashed {
+		u.s.unhashed = false
 		u.s.Offset, u.s.hash = 0, spec.Digest(u.s.Digest).New()
 	}
 	if _, err := u.content.Seek(u.s.Offset, io.SeekStart); err != nil {

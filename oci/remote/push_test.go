@@ -736,3 +736,95 @@ func TestSamePush(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A file that the store has verified is sent as it lies, and no less safely:
+// cut, stalled and resumed uploads end the same.
+func TestPushVerifiedFile(t *testing.T) {
+	content := ocitest.Noise(5*mib+17, 3)
+	name := filepath.Join(t.TempDir(), "blob")
+	must(t, os.WriteFile(name, content, 0o600))
+	d := spec.FromSHA256(artifact.Sum(content))
+	open := func() (io.ReadSeekCloser, error) {
+		f, err := os.Open(name)
+		return Verified{File: f, Digest: d}, err
+	}
+	for what, c := range map[string]struct {
+		chunk int64
+		opts  []ocitest.Option
+	}{
+		"whole":             {0, nil},
+		"whole, cut":        {0, []ocitest.Option{ocitest.CutUpload(2*mib, 2)}},
+		"chunks":            {mib, nil},
+		"chunks, cut":       {mib, []ocitest.Option{ocitest.CutUpload(2*mib+9, 2)}},
+		"chunks, lost":      {mib, []ocitest.Option{ocitest.CutUpload(2*mib+9, 1), ocitest.LoseUploadOnCut()}},
+		"chunks not wanted": {mib, []ocitest.Option{ocitest.NoChunks(405)}},
+		"stalled":           {0, []ocitest.Option{ocitest.StallUpload(mib)}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t, c.opts...)
+			cl := w.client(kept(t.TempDir(), c.chunk))
+			cl.stall = 100 * time.Millisecond
+			var told int64
+			cl.c.OnEvent = func(e artifact.Event) { told += e.Bytes }
+			how, err := cl.PushBlob(t.Context(), "app", d, int64(len(content)), open)
+			must(t, err)
+			got, ok := w.r.Blob("app", d)
+			if how != Uploaded || !ok || !bytes.Equal(got, content) {
+				t.Errorf("%s, there %v, equal %v", how, ok, bytes.Equal(got, content))
+			}
+			if told < int64(len(content)) {
+				t.Errorf("%d of %d bytes were reported", told, len(content))
+			}
+		})
+	}
+	// A file that is not what it is said to be: the registry refuses it.
+	w := newWorld(t)
+	wrong := spec.FromSHA256(artifact.Sum([]byte("other")))
+	_, err := w.client().PushBlob(t.Context(), "app", wrong, int64(len(content)), func() (io.ReadSeekCloser, error) {
+		f, err := os.Open(name)
+		return Verified{File: f, Digest: wrong}, err
+	})
+	if err == nil {
+		t.Error("wrong bytes were taken")
+	}
+}
+
+// A session of a verified file can be gone on with by somebody who has to
+// hash, and the other way round.
+func TestResumeHashesAnew(t *testing.T) {
+	content := ocitest.Noise(5*mib, 4)
+	name := filepath.Join(t.TempDir(), "blob")
+	must(t, os.WriteFile(name, content, 0o600))
+	d := spec.FromSHA256(artifact.Sum(content))
+	file := func() (io.ReadSeekCloser, error) { return os.Open(name) }
+	verified := func() (io.ReadSeekCloser, error) {
+		f, err := os.Open(name)
+		return Verified{File: f, Digest: d}, err
+	}
+	for what, order := range map[string][2]Content{"then hashed": {verified, file}, "then verified": {file, verified}} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			dir := t.TempDir()
+			ctx, cancel := context.WithCancel(t.Context())
+			first := w.client(kept(dir, mib))
+			first.c.OnEvent = func(artifact.Event) {
+				if w.r.Received("PATCH", "/uploads/") > 2*mib {
+					cancel()
+				}
+			}
+			if _, err := first.PushBlob(ctx, "app", d, int64(len(content)), order[0]); err == nil {
+				t.Fatal("the first was not interrupted")
+			}
+			cancel()
+			before := w.r.Received("PATCH", "/uploads/")
+			_, err := w.client(kept(dir, mib)).PushBlob(t.Context(), "app", d, int64(len(content)), order[1])
+			must(t, err)
+			if got, ok := w.r.Blob("app", d); !ok || !bytes.Equal(got, content) {
+				t.Error("the blob is not there, or another")
+			}
+			if again := w.r.Received("PATCH", "/uploads/") - before; again > int64(len(content))-2*mib+mib {
+				t.Errorf("%d bytes were sent after the restart", again)
+			}
+		})
+	}
+}

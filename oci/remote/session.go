@@ -43,12 +43,13 @@ type session struct {
 	URL        string `json:"url"`
 	Offset     int64  `json:"offset"`
 	// Hash is the state of the hash over the bytes before Offset, so that
-	// they need not be read again.
+	// they need not be read again; empty where the content was proven.
 	Hash     []byte `json:"hash"`
 	MinChunk int64  `json:"min_chunk"`
 
-	url  *url.URL
-	hash hash.Hash
+	url      *url.URL
+	hash     hash.Hash
+	unhashed bool // hash knows nothing of the bytes before Offset
 }
 
 // sessionFile is where the session of a blob is kept; empty: nowhere.
@@ -70,8 +71,10 @@ func (s *session) save(file string) error {
 		return errors.New("the hash cannot be kept") // both of ours can
 	}
 	var err error
-	if s.Hash, err = state.MarshalBinary(); err != nil {
-		return err
+	if s.Hash = []byte{}; !s.unhashed {
+		if s.Hash, err = state.MarshalBinary(); err != nil {
+			return err
+		}
 	}
 	s.URL = s.url.String()
 	b, err := json.Marshal(s)
@@ -152,6 +155,10 @@ func (c *Client) parseSession(b []byte, repo string, d spec.Digest, size int64) 
 		return nil, errors.New("its address is not allowed")
 	}
 	s.hash = d.New()
+	if len(s.Hash) == 0 {
+		s.unhashed = true
+		return s, nil
+	}
 	state, ok := s.hash.(encoding.BinaryUnmarshaler)
 	if !ok || state.UnmarshalBinary(s.Hash) != nil {
 		return nil, errors.New("the state of its hash cannot be read")

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -30,6 +31,14 @@ const (
 
 // Content opens the bytes of a blob; it may be called more than once.
 type Content func() (io.ReadSeekCloser, error)
+
+// A Verified content is a file whose whole bytes are known to have Digest, and
+// cannot change: one of the store. It is not hashed again while it is sent,
+// and the kernel may send it from where it lies.
+type Verified struct {
+	*os.File
+	Digest spec.Digest
+}
 
 // How a blob came to be in a repository.
 const (
@@ -89,6 +98,7 @@ type uploader struct {
 	size    int64
 	open    Content
 	content io.ReadSeekCloser
+	proven  *os.File // the content, where it needs no hashing
 	file    string
 	s       *session // nil: none is open
 
@@ -269,7 +279,7 @@ func (u *uploader) put(ctx context.Context, n int64) error {
 	if err := u.seek(ctx, u.s.Offset); err != nil {
 		return err
 	}
-	if n == 0 {
+	if n == 0 && u.proven == nil {
 		if err := u.verify(u.s.hash); err != nil {
 			return &ownError{err}
 		}
@@ -301,7 +311,7 @@ func (u *uploader) body(ctx context.Context, method string, at *url.URL, n int64
 	defer stop(nil)
 	p := u.newPiece(n, stop)
 	u.sent = u.s.Offset
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), p)
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), u.reader(p, n))
 	if err != nil {
 		return nil, u.c.problem(u.a, err)
 	}
@@ -322,6 +332,13 @@ func (u *uploader) body(ctx context.Context, method string, at *url.URL, n int64
 		err = u.c.failure(u.a, resp)
 	} else if err == nil {
 		closeBody(resp)
+	}
+	if p.file != nil && err != nil {
+		// net/http may still be reading it: the next request gets its own.
+		if cerr := u.content.Close(); cerr != nil {
+			return nil, &ownError{cerr}
+		}
+		u.content, u.proven = nil, nil
 	}
 	if err != nil || own != nil {
 		// What was read counts no more: the hash goes back to where it was.

@@ -123,10 +123,14 @@ image_compare() {
 images_inside() {
 	local t=$SECONDS a layer
 	local clean=(env -i PATH="$images_path" HOME="$work" TMPDIR=/tmp)
-	local from=docker://$addr:$port/platform/registry.example/debian/base:demo
-	echo "$ skopeo copy --all --preserve-digests --src-tls-verify=false $from oci:pulled:demo"
-	in_client "${clean[@]}" skopeo --insecure-policy copy -q --all --preserve-digests --src-tls-verify=false \
-		"$from" "oci:$images/pulled:demo" || fail "skopeo cannot pull"
+	# Clients go on using the names outside; their settings, which darkmirror
+	# writes, send them to the mirror and nowhere else.
+	local ref=registry.example/debian/base:demo
+	"$dm" clients --dir "$images/node" podman >/dev/null 2>&1 || fail "no settings for skopeo"
+	"$dm" clients --dir "$images/node" containerd >/dev/null 2>&1 || fail "no settings for containerd"
+	echo "$ skopeo --registries-conf 50-darkmirror.conf copy --all --preserve-digests docker://$ref oci:pulled:demo"
+	in_client "${clean[@]}" skopeo --insecure-policy --registries-conf "$images/node/etc/containers/registries.conf.d/50-darkmirror.conf" \
+		copy -q --all --preserve-digests "docker://$ref" "oci:$images/pulled:demo" || fail "skopeo cannot pull"
 	for a in amd64 arm64; do
 		local pulled=()
 		while read -r layer; do pulled+=("$layer"); done < <("$images_bin" layers "$images/pulled" "linux/$a")
@@ -146,7 +150,7 @@ images_inside() {
 	fi
 	images_clients=skopeo
 	if [ $root = yes ]; then
-		images_containerd
+		images_containerd "$ref"
 		images_clients="skopeo and containerd"
 	else
 		echo "containerd needs root, so skopeo is the only client of this run"
@@ -159,18 +163,10 @@ images_inside() {
 	echo "images pulled and compared in $((SECONDS - t))s"
 }
 
-# images_containerd pulls by the name that the image has outside; the node's
-# configuration sends it to the mirror, and nowhere else.
+# images_containerd REF pulls an image with a containerd of its own.
 images_containerd() {
-	local ref=registry.example/debian/base:demo
+	local ref=$1 hosts=$images/node/etc/containerd/certs.d
 	containerd_dir=$(mktemp -d /tmp/darkmirror-demo.XXXXXX) # a socket's name must be short
-	mkdir -p "$images/hosts/registry.example"
-	cat >"$images/hosts/registry.example/hosts.toml" <<-TOML
-		server = "http://$addr:$port"
-		[host."http://$addr:$port/v2/platform/registry.example"]
-		capabilities = ["pull", "resolve"]
-		override_path = true
-	TOML
 	cat >"$images/containerd.toml" <<-TOML
 		version = 2
 		root = "$images/containerd"
@@ -186,8 +182,8 @@ images_containerd() {
 	ctr_in() { in_client env -i PATH="$images_path" ctr -a "$containerd_dir/sock" "$@"; }
 	for _ in $(seq 100); do ctr_in version >/dev/null 2>&1 && break; sleep 0.1; done
 	ctr_in version >/dev/null 2>&1 || fail "containerd did not start: $(tail -3 "$images/containerd.log")"
-	echo "$ ctr image pull --hosts-dir hosts --snapshotter native $ref"
-	ctr_in image pull --hosts-dir "$images/hosts" --platform "linux/$arch" --snapshotter native "$ref" >"$images/ctr.log" 2>&1 || fail "ctr: $(tail -3 "$images/ctr.log")"
+	echo "$ ctr image pull --hosts-dir certs.d --snapshotter native $ref"
+	ctr_in image pull --hosts-dir "$hosts" --platform "linux/$arch" --snapshotter native "$ref" >"$images/ctr.log" 2>&1 || fail "ctr: $(tail -3 "$images/ctr.log")"
 	local top folder
 	top=$(ctr_in snapshot --snapshotter native ls | awk 'NR > 1 { all[$1]; if ($3 != "") parent[$2] } END { for (k in all) if (!(k in parent)) print k }')
 	# The folder is the image's own snapshot. It is asked for in one call: the
