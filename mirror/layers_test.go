@@ -67,7 +67,7 @@ var onlyIn = map[string][]string{
 	"github.com/ProtonMail/go-crypto/":        {"apt", "apt/apttest"},
 	"github.com/aquasecurity/":                {"scan/trivy"},
 	"github.com/google/go-containerregistry/": {"oci", "oci/remote"},
-	"github.com/Masterminds/semver/":          {"oci"},
+	"github.com/Masterminds/semver/":          {"oci", "oci/helm"},
 	"github.com/hashicorp/go-retryablehttp":   {"mirror/fetch"},
 	"github.com/pelletier/go-toml/":           {"pypi"},
 	"github.com/spf13/":                       {"cmd/darkmirror"},

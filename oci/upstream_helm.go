@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"sync"
@@ -65,6 +66,9 @@ func (u *helmUpstream) load(ctx context.Context) (*helm.Index, error) {
 	x, err := helm.ParseIndex(resp.Body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.s.name, err)
+	}
+	for _, e := range x.Skipped {
+		u.s.log.WarnContext(ctx, "an entry of the index cannot be used", slog.String("source", u.s.name), slog.String("chart", e.Name), slog.String("version", e.Version), slog.String("reason", e.Reason))
 	}
 	u.index = x
 	return x, nil

@@ -230,6 +230,10 @@ func registryPut(ts *testscript.TestScript, args []string) {
 	}
 	r.Put(repo, tag, o.Object)
 	for d, b := range o.named {
+		if b == nil {
+			r.RemoveBlob(repo, d)
+			continue
+		}
 		r.AddBlobAs(repo, d, b)
 	}
 	ts.Setenv(args[2], string(o.Digest))
@@ -316,7 +320,8 @@ func (o *object) missing(repo, ref string, manifest func(ref string) []byte, blo
 			return fmt.Sprintf("%s@%s is %q, want %s", repo, m.Digest, raw, m.Raw)
 		}
 		for _, b := range m.Blobs {
-			if d := spec.Digest("sha256:").Sum(b); o.named[d] == nil && !bytes.Equal(blob(d), b) {
+			d := spec.Digest("sha256:").Sum(b)
+			if _, elsewhere := o.named[d]; !elsewhere && !bytes.Equal(blob(d), b) {
 				return fmt.Sprintf("%s: blob %s is not there", repo, d)
 			}
 		}

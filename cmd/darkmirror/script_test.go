@@ -92,8 +92,9 @@ func TestScript(t *testing.T) {
 			"hold":     command("hold NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).hold() }),
 			"release":  command("release NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).release() }),
 			"requests": command("requests NAME", 1, 1, func(ts *testscript.TestScript, a []string) {
+				out := ts.Stdout() // empty where nothing was asked for
 				for _, r := range the(ts, a[0]).taken() {
-					fmt.Fprintln(ts.Stdout(), r)
+					fmt.Fprintln(out, r)
 				}
 			}),
 			"outside":  command("outside DIR [NAME|LINE]...", 1, -1, outside),

@@ -182,14 +182,14 @@ func TestParseIndexRefusesParts(t *testing.T) {
 		t.Fatalf("unchanged: got %v", err)
 	}
 	for name, c := range map[string]struct{ old, text, want string }{
-		"chart twice":      {"  chart6:\n", "  chart1:\n", `key "chart1" stands twice`},
-		"chart again":      {"  chart6:\n", "  chart5:\n", `key "chart5" stands twice`},
+		"chart twice":      {"  chart2:\n", "  chart0:\n", `key "chart0" stands twice`},
+		"chart again":      {"  chart1:\n", "  chart0:\n", `key "chart0" stands twice`},
 		"alias":            {"home: a\n      b\n", "home: *a\n", "unknown anchor"},
 		"quote":            {"home: a\n", "home: \"a\n", "cannot be read"},
-		"name elsewhere":   {"  chart6:\n", " chart6:\n", "want a chart's name"},
+		"name elsewhere":   {"  chart1:\n", " chart1:\n", "want a chart's name"},
 		"entries twice":    {partsTail, "entries:\n", "not of the usual layout"},
 		"two documents":    {partsTail, "---\na: b\n", "cannot be read"},
-		"not a list":       {"  chart6:\n", "  other: {a: b}\n  chart6:\n", `entries of "other": want a list`},
+		"not a list":       {"  chart1:\n", "  other: {a: b}\n  chart1:\n", `entries of "other": want a list`},
 		"no charts":        {"  chart0:\n", "  - chart0:\n", "want a chart's name"},
 		"much around":      {partsTail, "x: " + strings.Repeat("y", 9<<20), "around the entries"},
 		"large version":    {"home: a\n", "home: " + strings.Repeat("y", 9<<20) + "\n", "one piece of"},

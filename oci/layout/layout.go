@@ -7,35 +7,38 @@
 // uncompressed layers and no registry manifest: one is made of them.
 //
 // Invariants:
-//   - Nothing outside the folder is read, and no link is followed: a folder is
-//     opened with os.Root, and a tar's links are refused.
+//   - Nothing outside the folder is read: it is opened with os.Root, and no link
+//     in it is followed. A tar's symbolic links are names of its own entries and
+//     of nothing else, one step far: docker and podman share layers so. Hard
+//     links are refused.
+//   - A tar is read in one way only: names that stand twice, sparse files, and a
+//     tar without its end are refused. So are keys of JSON that stand twice.
 //   - What [Layout.Open] hands out is not verified; its caller knows the
 //     digest.
 //   - The manifest that is made of an old archive depends on its bytes alone:
 //     the config unchanged, the layers as they lie there.
 //
 // Limits: documents by spec.MaxManifest, configs by [maxConfig], entries of a
-// tar by [maxEntries], references by spec.MaxMembers, indexes in indexes by
-// [maxDepth]. Layers are never held in memory.
+// tar by [maxEntries] and their names by [maxNames], references by
+// spec.MaxMembers, layers of an old archive by [maxLayers]. Layers are never held
+// in memory.
 package layout
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
-	"strings"
+	"syscall"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/oci/spec"
 )
 
 const (
-	// maxDepth bounds indexes that index.json leads to.
-	maxDepth = 8
 	// maxConfig bounds an image's config. Real ones have tens of kilobytes.
 	maxConfig = 8 << 20
 	// layoutVersion is the only one there is.
@@ -106,7 +109,7 @@ func OpenArchive(file string) (*Layout, error) {
 	case t.has("oci-layout"):
 		err = l.readIndex()
 	case t.has("manifest.json"):
-		err = l.readDocker()
+		err = l.readDocker(t)
 	default:
 		err = refuse(file, "holds neither oci-layout nor manifest.json: no image archive", nil)
 	}
@@ -126,7 +129,7 @@ func (l *Layout) Refs() []Ref { return l.refs }
 // fs.ErrNotExist where the layout does not have it.
 func (l *Layout) Open(d spec.Digest) (io.ReadCloser, int64, error) {
 	if b, ok := l.made[d]; ok {
-		return io.NopCloser(strings.NewReader(string(b))), int64(len(b)), nil
+		return io.NopCloser(bytes.NewReader(b)), int64(len(b)), nil
 	}
 	name, ok := l.blobs[d]
 	if !ok {
@@ -169,7 +172,7 @@ func (l *Layout) readIndex() error {
 	var v struct {
 		Version string `json:"imageLayoutVersion"`
 	}
-	if err := json.Unmarshal(b, &v); err != nil || v.Version != layoutVersion {
+	if err := unmarshal(b, &v); err != nil || v.Version != layoutVersion {
 		return refuse(l.name, fmt.Sprintf("oci-layout names version %q, want %q", clip(v.Version), layoutVersion), err)
 	}
 	if b, err = l.read("index.json", spec.MaxManifest); err != nil {
@@ -179,36 +182,41 @@ func (l *Layout) readIndex() error {
 	if err != nil {
 		return refuse(l.name, "index.json cannot be read", err)
 	}
-	return l.add(m, 0)
-}
-
-func (l *Layout) add(m *spec.Manifest, depth int) error {
-	if depth > maxDepth {
-		return refuse(l.name, fmt.Sprintf("index.json leads to indexes deeper than %d", maxDepth), nil)
-	}
 	for _, d := range m.Manifests {
-		name := d.Annotations[containerdName]
-		if name == "" {
-			name = d.Annotations[refName]
-		}
-		if name == "" && (d.MediaType == spec.OCIIndex || d.MediaType == spec.DockerList) {
+		if nameOf(d) == "" && (d.MediaType == spec.OCIIndex || d.MediaType == spec.DockerList) {
 			list, err := l.listOf(d)
 			if err != nil {
 				return err
 			}
 			if list != nil {
-				if err := l.add(list, depth+1); err != nil {
+				if err := l.add(list.Manifests...); err != nil {
 					return err
 				}
 				continue
 			}
 		}
-		l.refs = append(l.refs, Ref{name, d})
-		if len(l.refs) > spec.MaxMembers {
-			return refuse(l.name, fmt.Sprintf("lists more than %d images", spec.MaxMembers), nil)
+		if err := l.add(d); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (l *Layout) add(list ...spec.Descriptor) error {
+	for _, d := range list {
+		l.refs = append(l.refs, Ref{nameOf(d), d})
+	}
+	if len(l.refs) > spec.MaxMembers {
+		return refuse(l.name, fmt.Sprintf("lists more than %d images", spec.MaxMembers), nil)
+	}
+	return nil
+}
+
+func nameOf(d spec.Descriptor) string {
+	if name := d.Annotations[containerdName]; name != "" {
+		return name
+	}
+	return d.Annotations[refName]
 }
 
 // listOf reads an index without a name; it is nil where it is an image of its
@@ -229,7 +237,7 @@ func (l *Layout) listOf(d spec.Descriptor) (*spec.Manifest, error) {
 		return nil, refuse(l.name, string(d.Digest)+" cannot be read", err)
 	}
 	for _, c := range m.Manifests {
-		if c.Annotations[refName] == "" && c.Annotations[containerdName] == "" {
+		if nameOf(c) == "" {
 			return nil, nil
 		}
 	}
@@ -239,11 +247,24 @@ func (l *Layout) listOf(d spec.Descriptor) (*spec.Manifest, error) {
 	return m, nil
 }
 
+// readOnly opens a file without waiting for a writer, should it be a pipe.
+const readOnly = os.O_RDONLY | syscall.O_NONBLOCK
+
 // A folder is a layout that is not packed.
 type folder struct{ root *os.Root }
 
 func (f folder) open(name string) (io.ReadCloser, int64, error) {
-	// Lstat first: a link is refused, whether or not it stays inside.
+	// Lstat first, of every part: a link is refused, whether or not it stays
+	// inside. os.Root holds the border even where one is made meanwhile.
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		fi, err := f.root.Lstat(dir)
+		if err != nil {
+			return nil, 0, err
+		}
+		if !fi.IsDir() {
+			return nil, 0, fmt.Errorf("%s is no folder but %s", dir, fi.Mode().Type())
+		}
+	}
 	fi, err := f.root.Lstat(name)
 	if err != nil {
 		return nil, 0, err
@@ -251,7 +272,7 @@ func (f folder) open(name string) (io.ReadCloser, int64, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, 0, fmt.Errorf("%s is no regular file but %s", name, fi.Mode().Type())
 	}
-	r, err := f.root.Open(name)
+	r, err := f.root.OpenFile(name, readOnly, 0)
 	if err != nil {
 		return nil, 0, err
 	}

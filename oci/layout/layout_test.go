@@ -5,21 +5,19 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	gcrlayout "github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/random"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/oci/spec"
@@ -181,204 +179,83 @@ func write(t *testing.T, dir, name string, b []byte) {
 	}
 }
 
-// dockerArchive is an archive of docker save's old form.
-func dockerArchive(t *testing.T) string {
-	t.Helper()
-	img, err := random.Image(3000, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tag, err := name.NewTag("registry.example/team/app:1.0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "save.tar")
-	if err := tarball.WriteToFile(file, tag, img); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-func TestOpenDockerArchive(t *testing.T) {
-	file := dockerArchive(t)
-	l, err := OpenArchive(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(l.Refs()) != 1 || l.Refs()[0].Name != "registry.example/team/app:1.0" {
-		t.Fatalf("refs: %+v", l.Refs())
-	}
-	if n := whole(t, l, l.Refs()[0].Descriptor); n != 4 {
-		t.Errorf("%d blobs", n)
-	}
-	again, err := OpenArchive(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(l.Refs(), again.Refs()); d != "" {
-		t.Errorf("made twice, the manifest differs: %s", d)
-	}
-}
-
-// docker itself writes uncompressed layers, and links to those that an earlier
-// image of the archive has.
-func TestUncompressedAndLinkedLayers(t *testing.T) {
-	layer := bytes.Repeat([]byte("layer "), 2000)
-	config := fmt.Appendf(nil, `{"os":"linux","rootfs":{"type":"layers","diff_ids":["%s"]}}`, artifact.Sum(layer))
-	list := `[{"Config":"c.json","RepoTags":["a:1"],"Layers":["one/layer.tar"]},{"Config":"c.json","RepoTags":["b:2"],"Layers":["two/layer.tar"]}]`
-	file := archive(t, entry{"c.json", string(config), ""}, entry{"one/layer.tar", string(layer), ""}, entry{"two/layer.tar", "", "../one/layer.tar"}, entry{"manifest.json", list, ""})
-	l, err := OpenArchive(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(l.Refs()) != 2 || l.Refs()[0].Descriptor.Digest != l.Refs()[1].Descriptor.Digest {
-		t.Fatalf("refs: %+v", l.Refs())
-	}
-	for _, r := range l.Refs() {
-		whole(t, l, r.Descriptor)
-	}
-}
-
-type entry struct{ name, content, link string }
-
-func archive(t *testing.T, entries ...entry) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "a.tar")
-	if err := os.WriteFile(file, archiveBytes(t, entries...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-func archiveBytes(t testing.TB, entries ...entry) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, e := range entries {
-		h := &tar.Header{Name: e.name, Size: int64(len(e.content)), Mode: 0o644, Typeflag: tar.TypeReg}
-		if e.link != "" {
-			h.Typeflag, h.Linkname = tar.TypeSymlink, e.link
-		}
-		if err := w.WriteHeader(h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(w, e.content); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-func TestOpenArchiveRefuses(t *testing.T) {
-	config := func(ids ...string) entry {
-		b, err := json.Marshal(map[string]any{"rootfs": map[string]any{"diff_ids": ids}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return entry{"c.json", string(b), ""}
-	}
-	list := func(layers ...string) entry {
-		b, err := json.Marshal([]dockerImage{{Config: "c.json", RepoTags: []string{"a:1"}, Layers: layers}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return entry{"manifest.json", string(b), ""}
-	}
-	good := artifact.Sum([]byte("x")).String()
+func TestFolderFollowsNoLink(t *testing.T) {
+	// Each moves what a name stood for and puts something else there.
 	for name, c := range map[string]struct {
-		file  string
+		moved func(blob string) string // blobs/sha256/HEX, or a part of it
+		put   func(name, real string) error
 		text  string
-		class error
 	}{
-		"no archive":       {archive(t, entry{"readme", "x", ""}), "holds neither", artifact.ErrUnavailable},
-		"twice":            {archive(t, entry{"a", "x", ""}, entry{"a", "y", ""}), `"a" stands twice`, artifact.ErrUnavailable},
-		"escape":           {archive(t, entry{"../a", "x", ""}), "cannot be used", artifact.ErrUnavailable},
-		"absolute":         {archive(t, entry{"/etc/passwd", "x", ""}), "cannot be used", artifact.ErrUnavailable},
-		"no config":        {archive(t, list()), "c.json cannot be read", artifact.ErrUnavailable},
-		"other layer":      {archive(t, config(good), list("l"), entry{"l", "y", ""}), "is not the one", artifact.ErrIntegrity},
-		"layers missing":   {archive(t, config(good), list()), "names 1 layers, manifest.json 0", artifact.ErrUnavailable},
-		"layer missing":    {archive(t, config(good), list("l")), "a layer cannot be read", artifact.ErrUnavailable},
-		"link outside":     {archive(t, config(good), list("l"), entry{"l", "", "../../etc/passwd"}), "a layer cannot be read", artifact.ErrUnavailable},
-		"link to a link":   {archive(t, config(good), list("l"), entry{"l", "", "m"}, entry{"m", "", "n"}, entry{"n", "x", ""}), "link to a link", artifact.ErrUnavailable},
-		"broken gzip":      {archive(t, config(good), list("l"), entry{"l", "\x1f\x8bxxxx", ""}), "cannot be read", artifact.ErrUnavailable},
-		"no images":        {archive(t, entry{"manifest.json", "[]", ""}), "lists no image", artifact.ErrUnavailable},
-		"no JSON":          {archive(t, entry{"manifest.json", "{", ""}), "cannot be read", artifact.ErrUnavailable},
-		"compressed":       {file(t, "\x1f\x8b\x08\x00rest"), "compressed with gzip", artifact.ErrUnavailable},
-		"zstd":             {file(t, "\x28\xb5\x2f\xfdrest"), "compressed with zstd", artifact.ErrUnavailable},
-		"text":             {file(t, strings.Repeat("text", 1000)), "is no tar", artifact.ErrUnavailable},
-		"empty":            {file(t, ""), "is no archive", artifact.ErrUnavailable},
-		"cut":              {file(t, string(archiveBytes(t, entry{"a", strings.Repeat("x", 5000), ""})[:3000])), "", artifact.ErrUnavailable},
-		"version":          {archive(t, entry{"oci-layout", `{"imageLayoutVersion":"2.0.0"}`, ""}), `names version "2.0.0"`, artifact.ErrUnavailable},
-		"no index":         {archive(t, entry{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`, ""}), "index.json cannot be read", artifact.ErrUnavailable},
-		"an image instead": {archive(t, entry{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`, ""}, entry{"index.json", `{"schemaVersion":2,"config":{},"layers":[]}`, ""}), "index.json cannot be read", artifact.ErrUnavailable},
+		"a link":           {func(b string) string { return b }, func(n, r string) error { return os.Symlink(r, n) }, "no regular file"},
+		"a relative link":  {func(b string) string { return b }, func(n, r string) error { return os.Symlink(filepath.Base(r), n) }, "no regular file"},
+		"a linked folder":  {filepath.Dir, func(n, r string) error { return os.Symlink(filepath.Base(r), n) }, "no folder"},
+		"a linked parent":  {func(b string) string { return filepath.Dir(filepath.Dir(b)) }, func(n, r string) error { return os.Symlink(filepath.Base(r), n) }, "no folder"},
+		"a parent outside": {func(b string) string { return filepath.Dir(filepath.Dir(b)) }, func(n, r string) error { return os.Symlink(r, n) }, "escapes"},
+		"a pipe":           {func(b string) string { return b }, func(n, _ string) error { return syscall.Mkfifo(n, 0o600) }, "no regular file"},
+		"a folder":         {func(b string) string { return b }, func(n, _ string) error { return os.Mkdir(n, 0o700) }, "no regular file"},
+		"a file as folder": {filepath.Dir, func(n, _ string) error { return os.WriteFile(n, nil, 0o600) }, "no folder"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := OpenArchive(c.file)
-			if l != nil || !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
+			dir, _ := ociLayout(t)
+			l, err := OpenLayout(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(l.Refs(), func(r Ref) bool { return r.Name == "1.0" })
+			d := l.Refs()[i].Descriptor
+			at := c.moved(filepath.Join(dir, "blobs", "sha256", d.Digest.Hex()))
+			if err := os.Rename(at, at+".real"); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.put(at, at+".real"); err != nil {
+				t.Fatal(err)
+			}
+			if r, _, err := l.Open(d.Digest); err == nil || r != nil || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %q", err, c.text)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
 			}
 		})
 	}
 }
 
-func file(t *testing.T, content string) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
-
-func TestFolderFollowsNoLink(t *testing.T) {
-	dir, _ := ociLayout(t)
-	l, err := OpenLayout(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := slices.IndexFunc(l.Refs(), func(r Ref) bool { return r.Name == "1.0" })
-	d := l.Refs()[i].Descriptor
-	blob := filepath.Join(dir, "blobs", "sha256", d.Digest.Hex())
-	if err := os.Rename(blob, blob+".real"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(blob+".real", blob); err != nil {
-		t.Fatal(err)
-	}
-	if r, _, err := l.Open(d.Digest); err == nil || r != nil || !strings.Contains(err.Error(), "no regular file") {
-		t.Errorf("a link was followed: %v", err)
-	}
-}
-
-// FuzzOpenArchive: never panics, and what is accepted can be opened.
-func FuzzOpenArchive(f *testing.F) {
-	f.Add(archiveBytes(f, entry{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`, ""}, entry{"index.json", `{"schemaVersion":2,"manifests":[]}`, ""}))
-	config := fmt.Sprintf(`{"rootfs":{"diff_ids":["%s"]}}`, artifact.Sum([]byte("x")))
-	f.Add(archiveBytes(f, entry{"c.json", config, ""}, entry{"l", "x", ""}, entry{"manifest.json", `[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l"]}]`, ""}))
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, b []byte) {
-		name := filepath.Join(dir, "fuzz.tar")
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		l, err := OpenArchive(name)
-		if err != nil {
-			return
-		}
-		for d := range l.made {
-			r, _, err := l.Open(d)
-			if err != nil {
+func TestOpenLayoutRefuses(t *testing.T) {
+	const version = `{"imageLayoutVersion":"1.0.0"}`
+	nested := `{"schemaVersion":2,"manifests":[{"mediaType":"` + spec.OCIIndex + `","digest":"` + artifact.Sum([]byte("x")).String() + `","size":1}]}`
+	for name, c := range map[string]struct {
+		files map[string]string
+		class error
+		text  string
+	}{
+		"nothing":        {nil, artifact.ErrUnavailable, "oci-layout cannot be read"},
+		"no index":       {map[string]string{"oci-layout": version}, artifact.ErrUnavailable, "index.json cannot be read"},
+		"version twice":  {map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0","ImageLayoutVersion":"1.0.0"}`}, artifact.ErrUnavailable, "stands twice"},
+		"other version":  {map[string]string{"oci-layout": `{"imageLayoutVersion":"1.1.0"}`}, artifact.ErrUnavailable, `version "1.1.0"`},
+		"large index":    {map[string]string{"oci-layout": version, "index.json": strings.Repeat(" ", spec.MaxManifest+1)}, artifact.ErrUnavailable, "at most 4194304 are read"},
+		"nested missing": {map[string]string{"oci-layout": version, "index.json": nested}, artifact.ErrUnavailable, "cannot be read"},
+		"nested other": {
+			map[string]string{"oci-layout": version, "index.json": nested, "blobs/sha256/" + artifact.Sum([]byte("x")).Hex(): "y"}, artifact.ErrIntegrity, "another digest than its name",
+		},
+		"nested broken": {
+			map[string]string{"oci-layout": version, "index.json": nested, "blobs/sha256/" + artifact.Sum([]byte("x")).Hex(): "x"}, artifact.ErrUnavailable, "cannot be read",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := r.Close(); err != nil {
-				t.Fatal(err)
+			for name, text := range c.files {
+				write(t, dir, name, []byte(text))
 			}
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	})
+			l, err := OpenLayout(dir)
+			if l != nil || !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %q", err, c.text)
+			}
+		})
+	}
+	if l, err := OpenLayout(filepath.Join(t.TempDir(), "none")); l != nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a folder that is not there: %v", err)
+	}
 }

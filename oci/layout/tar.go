@@ -14,15 +14,27 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-// maxEntries bounds the entries of an archive: a few for each layer.
-const maxEntries = 200_000
+const (
+	// maxEntries bounds the entries of an archive: a few for each layer.
+	maxEntries = 100_000
+	// maxNames bounds the bytes of their names, which are held in memory. A
+	// blob's name has 77.
+	maxNames = 16 << 20
+	// block is the unit of a tar; two empty ones end it.
+	block = 512
+	// paxSparse begins what a PAX header says of a sparse file.
+	paxSparse = "GNU.sparse."
+)
 
 // A tarFile is a tar whose entries are known by name: where each lies, so that
 // layers are read in place. It stays open; its reads do not share an offset.
 type tarFile struct {
 	name    string
 	f       *os.File
+	size    int64
 	entries map[string]section
+	names   int   // bytes of names
+	end     int64 // of the last entry
 }
 
 type section struct {
@@ -36,7 +48,7 @@ var compressed = []struct {
 }{{"\x1f\x8b", "gzip"}, {"\x28\xb5\x2f\xfd", "zstd"}, {"\xfd7zXZ\x00", "xz"}, {"BZh", "bzip2"}}
 
 func openTar(name string) (_ *tarFile, err error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, readOnly, 0)
 	if err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
@@ -50,28 +62,14 @@ func openTar(name string) (_ *tarFile, err error) {
 // scan lists the entries. A name that stands twice is refused: two readers
 // would see two images.
 func (t *tarFile) scan() error {
-	head := make([]byte, 6)
-	n, err := io.ReadFull(t.f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return refuse(t.name, "is no archive", err)
-	}
-	for _, c := range compressed {
-		if bytes.HasPrefix(head[:n], []byte(c.magic)) {
-			return refuse(t.name, "is compressed with "+c.name+": unpack it first, layers are read in place", nil)
-		}
-	}
-	fi, err := t.f.Stat()
-	if err != nil {
-		return err
-	}
-	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
+	if err := t.begin(); err != nil {
 		return err
 	}
 	r := tar.NewReader(t.f)
 	for count := 0; ; count++ {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return t.checkEnd()
 		}
 		if err != nil {
 			return refuse(t.name, "is no tar, or a broken one", err)
@@ -79,14 +77,52 @@ func (t *tarFile) scan() error {
 		if count >= maxEntries {
 			return refuse(t.name, fmt.Sprintf("has more than %d entries", maxEntries), nil)
 		}
-		if err := t.entry(h, fi.Size()); err != nil {
+		if err := t.entry(h); err != nil {
 			return err
 		}
 	}
 }
 
-// entry notes one entry: the reader stands at its first byte.
-func (t *tarFile) entry(h *tar.Header, size int64) error {
+// begin looks at what kind of file it is.
+func (t *tarFile) begin() error {
+	fi, err := t.f.Stat()
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return refuse(t.name, "is no archive but "+fi.Mode().Type().String(), nil)
+	}
+	t.size = fi.Size()
+	head := make([]byte, 6)
+	n, err := t.f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) || n == 0 {
+		return refuse(t.name, "is no archive", err)
+	}
+	for _, c := range compressed {
+		if bytes.HasPrefix(head[:n], []byte(c.magic)) {
+			return refuse(t.name, "is compressed with "+c.name+": unpack it first, layers are read in place", nil)
+		}
+	}
+	return nil
+}
+
+// checkEnd wants the two empty blocks behind the last entry: without them the
+// tar was cut, and nobody knows what else it held.
+func (t *tarFile) checkEnd() error {
+	var end [2 * block]byte
+	if _, err := t.f.ReadAt(end[:], t.end); err != nil || end != [2 * block]byte{} {
+		return refuse(t.name, "is cut: the two empty blocks that end a tar are missing", nil)
+	}
+	return nil
+}
+
+// entry notes one entry: the file stands at its first byte.
+func (t *tarFile) entry(h *tar.Header) error {
+	off, err := t.f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	t.end = off
 	name := path.Clean(strings.TrimSuffix(h.Name, "/"))
 	switch h.Typeflag {
 	case tar.TypeDir:
@@ -95,24 +131,40 @@ func (t *tarFile) entry(h *tar.Header, size int64) error {
 	default:
 		return refuse(t.name, fmt.Sprintf("%q is neither a file nor a folder", clip(h.Name)), nil)
 	}
+	if err := t.checkName(name, h); err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		link := h.Linkname
+		if !path.IsAbs(link) { // an absolute one names no entry
+			link = path.Join(path.Dir(name), link)
+		}
+		t.entries[name] = section{link: link}
+		return nil
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, paxSparse) {
+			return refuse(t.name, fmt.Sprintf("%q is a sparse file: its bytes do not lie in one piece", clip(name)), nil)
+		}
+	}
+	if h.Size < 0 || h.Size > t.size-off {
+		return refuse(t.name, fmt.Sprintf("ends within %q", clip(name)), nil)
+	}
+	t.entries[name] = section{off: off, size: h.Size}
+	t.end = off + (h.Size+block-1)/block*block
+	return nil
+}
+
+func (t *tarFile) checkName(name string, h *tar.Header) error {
 	if err := artifact.CheckPath(name); err != nil {
 		return refuse(t.name, "an entry's name cannot be used", err)
 	}
 	if _, dup := t.entries[name]; dup {
 		return refuse(t.name, fmt.Sprintf("%q stands twice", clip(name)), nil)
 	}
-	if h.Typeflag == tar.TypeSymlink {
-		t.entries[name] = section{link: path.Join(path.Dir(name), h.Linkname)}
-		return nil
+	if t.names += len(name) + len(h.Linkname); t.names > maxNames {
+		return refuse(t.name, fmt.Sprintf("has more than %d bytes of names", maxNames), nil)
 	}
-	off, err := t.f.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return err
-	}
-	if h.Size < 0 || off+h.Size > size {
-		return refuse(t.name, fmt.Sprintf("ends within %q", clip(name)), nil)
-	}
-	t.entries[name] = section{off: off, size: h.Size}
 	return nil
 }
 
@@ -121,27 +173,28 @@ func (t *tarFile) has(name string) bool {
 	return ok
 }
 
-// find follows at most one link: docker writes a link to the layer that an
-// earlier image of the archive has.
-func (t *tarFile) find(name string) (section, error) {
+// resolve follows at most one link: docker and podman write a link to the layer
+// that the archive has under another name. The result is the name of a file.
+func (t *tarFile) resolve(name string) (string, error) {
 	s, ok := t.entries[name]
 	if ok && s.link != "" {
-		s, ok = t.entries[s.link]
-		if ok && s.link != "" {
-			return s, fmt.Errorf("%s is a link to a link", name)
+		name = s.link
+		if s, ok = t.entries[name]; ok && s.link != "" {
+			return "", fmt.Errorf("%s is a link to a link", clip(name))
 		}
 	}
 	if !ok {
-		return s, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+		return "", fmt.Errorf("%s: %w", clip(name), fs.ErrNotExist)
 	}
-	return s, nil
+	return name, nil
 }
 
 func (t *tarFile) open(name string) (io.ReadCloser, int64, error) {
-	s, err := t.find(name)
+	name, err := t.resolve(name)
 	if err != nil {
 		return nil, 0, err
 	}
+	s := t.entries[name]
 	return io.NopCloser(io.NewSectionReader(t.f, s.off, s.size)), s.size, nil
 }
 

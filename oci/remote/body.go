@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/oci/spec"
 )
@@ -108,15 +110,20 @@ func (p *piece) detach() error {
 	return p.err
 }
 
-// reader is what net/http reads for a piece. The rest of a proven file is the
-// file itself, which the kernel sends without a copy; then the file's offset
-// tells how far it came.
-func (u *uploader) reader(p *piece, n int64) io.Reader {
+// reader is what net/http reads for a piece. The rest of a verified file is
+// the file itself, which the kernel sends without a copy; its offset then
+// tells how far it came. net/http knows it only unwrapped, and closes it: so
+// it gets a descriptor of its own, which has the offset in common.
+func (u *uploader) reader(p *piece, n int64) (io.Reader, error) {
 	if u.proven == nil || n == 0 || u.s.Offset+n != u.size {
-		return p
+		return p, nil
+	}
+	fd, err := unix.FcntlInt(u.proven.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &ownError{fmt.Errorf("%s: %w", u.proven.Name(), err)}
 	}
 	p.follow(u.proven, u.s.Offset, u.size)
-	return io.NopCloser(u.proven) // net/http would close it
+	return os.NewFile(uintptr(fd), u.proven.Name()), nil //nolint:gosec // a descriptor is not negative
 }
 
 // follow watches a file's offset in place of the reads.

@@ -311,7 +311,11 @@ func (u *uploader) body(ctx context.Context, method string, at *url.URL, n int64
 	defer stop(nil)
 	p := u.newPiece(n, stop)
 	u.sent = u.s.Offset
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), u.reader(p, n))
+	r, err := u.reader(p, n)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), r)
 	if err != nil {
 		return nil, u.c.problem(u.a, err)
 	}

@@ -44,13 +44,12 @@ check() {
 		oci:
 		  - name: conformance
 		serve:
-		  listen: 127.0.0.1:0
 		  push_token_file: push.token
 		$2
 	YAML
-	"$here/bin/darkmirror" serve --config darkmirror.yaml >serve.log 2>&1 &
+	"$here/bin/darkmirror" serve --config darkmirror.yaml --listen 127.0.0.1:0 >serve.log 2>&1 &
 	serve_pid=$!
-	for _ in $(seq 100); do grep -q ^ready serve.log && break; sleep 0.1; done
+	for _ in $(seq 100); do grep -q ^ready serve.log 2>/dev/null && break; sleep 0.1; done
 	at=$(sed -n 's,^serving on http://,,p' serve.log)
 	[ -n "$at" ] || fail "serve did not start: $(cat serve.log)"
 	results=$here/.cache/conformance/$1
