@@ -211,7 +211,7 @@ func (c *closure) blob(ctx context.Context, d spec.Descriptor, config bool) erro
 	}
 	f := artifact.File{Path: p, Size: d.Size, URL: c.s.up.url(c.from, "blobs", d.Digest)}
 	if d.Foreign() && !config {
-		use, err := c.foreign(ctx, d, &f)
+		use, err := c.foreign(d, &f)
 		if err != nil || !use {
 			return err
 		}
@@ -241,7 +241,7 @@ func (c *closure) otherDigest(ctx context.Context, d spec.Descriptor, path strin
 
 // foreign decides about a layer whose bytes may lie elsewhere. One that the
 // registry has all the same is an ordinary one.
-func (c *closure) foreign(ctx context.Context, d spec.Descriptor, f *artifact.File) (use bool, err error) {
+func (c *closure) foreign(d spec.Descriptor, f *artifact.File) (use bool, err error) {
 	switch c.s.cfg.ForeignLayers {
 	case foreignSkip:
 		if !slices.Contains(c.image.Skipped, d.Digest) {

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -143,7 +144,7 @@ func (s *site) order() {
 	s.t.Helper()
 	stage := make(map[string]int)
 	for _, q := range s.reg.Requests() {
-		if q.Method == "GET" || q.Method == "HEAD" {
+		if q.Method == http.MethodGet || q.Method == http.MethodHead {
 			continue
 		}
 		now := 1

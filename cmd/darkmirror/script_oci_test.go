@@ -24,7 +24,7 @@ import (
 //
 //	registry up NAME [FAULT]...            start a registry; later: give it these
 //	                                       faults and no others; see faults. It is
-//	                                       an upstream: outside, inside, stop,
+//	                                       an upstream: outside, inside, close,
 //	                                       answer, hold and requests know it. Its
 //	                                       token server is at $NAME_TOKENS, what
 //	                                       blobs are redirected to at $NAME_STORAGE
@@ -409,6 +409,19 @@ func registryPush(ts *testscript.TestScript, args []string) {
 	if want != http.StatusCreated {
 		ts.Fatalf("pushed, want %d", want)
 	}
+}
+
+func send(ts *testscript.TestScript, args []string) {
+	status, b := ask(ts, args[0], args[2], "", nil, args[3:]...)
+	if want := number(ts, args[1]); status != want {
+		ts.Fatalf("%s %s: %d, want %d: %s", args[0], args[2], status, want, b)
+	}
+	fmt.Fprintf(ts.Stdout(), "%s", b)
+}
+
+func blobFile(ts *testscript.TestScript, args []string) {
+	hex := spec.Digest(args[1]).Hex()
+	ts.Setenv("BLOB", filepath.Join(ts.MkAbs(args[0]), "blobs", "sha256", hex[:2], hex))
 }
 
 // ---- Harbor

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 //	exits STATUS CMD...           run a program; its exit status must be STATUS
 //	upstream pypi NAME WHEEL...   a package index; see newIndex
 //	upstream apt NAME OPTION...   an archive; see newArchive
-//	stop NAME                     nothing listens there any more
+//	close NAME                    nothing listens there any more
 //	answer NAME STATUS            every request gets this status; 0 ends that
 //	hold NAME, release NAME       requests wait in between
 //	requests NAME                 print what was asked for since the last time
@@ -62,6 +62,8 @@ func TestMain(m *testing.M) {
 //	get STATUS URL [HEADER]       print an answer
 //	freeport VAR                  an address on which nothing listens
 //	waitfor ADDR|request NAME     until it answers, or a request has come
+//	send METHOD STATUS URL [HEADER]  send a request without a body; print the answer
+//	blob STORE DIGEST             $BLOB is its file there
 //	[!] registry VERB ARG...      a container registry; see registryUsage
 //	harbor VERB ARG...            a Harbor; see harborUsage
 //
@@ -87,7 +89,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    command("exits STATUS CMD...", 2, -1, exits),
 			"upstream": command("upstream pypi|apt NAME ARG...", 2, -1, startUpstream),
-			"stop":     command("stop NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).srv.Close() }),
+			"close":    command("close NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).srv.Close() }),
 			"answer":   command("answer NAME STATUS", 2, 2, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).answer(number(ts, a[1])) }),
 			"hold":     command("hold NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).hold() }),
 			"release":  command("release NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).release() }),
@@ -111,6 +113,8 @@ func TestScript(t *testing.T) {
 			"get":      command("get STATUS URL [HEADER]", 2, 3, get),
 			"freeport": command("freeport VAR", 1, 1, freePort),
 			"waitfor":  command("waitfor ADDR | waitfor request NAME", 1, 2, waitFor),
+			"send":     command("send METHOD STATUS URL [HEADER]", 3, 4, send),
+			"blob":     command("blob STORE DIGEST", 2, 2, blobFile),
 			"registry": registryCommand,
 			"harbor":   command(harborUsage, 2, 5, harborCommand),
 		},

@@ -152,7 +152,7 @@ func TestOpenArchiveRefuses(t *testing.T) {
 		"zstd":            {file(t, "\x28\xb5\x2f\xfdrest"), "compressed with zstd", artifact.ErrUnavailable},
 		"text":            {file(t, strings.Repeat("text", 1000)), "is no tar", artifact.ErrUnavailable},
 		"empty":           {file(t, ""), "is no archive", artifact.ErrUnavailable},
-		"cut":             {file(t, string(archiveBytes(t, entry{"a", strings.Repeat("x", 5000), ""})[:3000])), `ends within "a"`, artifact.ErrUnavailable},
+		"cut":             {file(t, string(archiveBytes(t, entry{"a", strings.Repeat("x", 2900), ""})[:3000])), `ends within "a"`, artifact.ErrUnavailable},
 		"images with two": {archive(t, config(), entry{"manifest.json", `[{"Config":"c.json","config":"c.json"}]`, ""}), `key "config" stands twice`, artifact.ErrUnavailable},
 		"two root file systems": {
 			archive(t, entry{"c.json", `{"rootfs":{"diff_ids":[]},"RootFS":{}}`, ""}, list()), `key "rootfs" stands twice`, artifact.ErrUnavailable,
@@ -210,6 +210,7 @@ func TestOpenArchiveRefusesTars(t *testing.T) {
 	}{
 		"no end":           {good[:len(good)-1024], "is cut"},
 		"half an end":      {good[:len(good)-512], "is cut"},
+		"header of none":   {join(good[:len(good)-1024], header(tar.Header{Name: "a", Format: tar.FormatPAX, Typeflag: tar.TypeReg, PAXRecords: map[string]string{"VENDOR.x": "y"}})[:1024]), "is cut"},
 		"no end, a folder": {header(tar.Header{Name: "d/", Typeflag: tar.TypeDir}), "is cut"},
 		"hard link":        {join(header(tar.Header{Name: "a", Linkname: "oci-layout", Typeflag: tar.TypeLink}), good), `"a" is neither`},
 		"device":           {join(header(tar.Header{Name: "a", Typeflag: tar.TypeChar}), good), `"a" is neither`},

@@ -183,7 +183,7 @@ func TestFolderFollowsNoLink(t *testing.T) {
 	// Each moves what a name stood for and puts something else there.
 	for name, c := range map[string]struct {
 		moved func(blob string) string // blobs/sha256/HEX, or a part of it
-		put   func(name, real string) error
+		put   func(name, was string) error
 		text  string
 	}{
 		"a link":           {func(b string) string { return b }, func(n, r string) error { return os.Symlink(r, n) }, "no regular file"},

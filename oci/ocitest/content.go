@@ -3,6 +3,7 @@ package ocitest
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"maps"
 	"math/rand/v2"
@@ -151,9 +152,7 @@ func (o *Object) All() []*Object {
 // Noise is n bytes that do not compress, always the same for a seed.
 func Noise(n int, seed uint64) []byte {
 	var s [32]byte
-	for i := range 8 {
-		s[i] = byte(seed >> (8 * i))
-	}
+	binary.LittleEndian.PutUint64(s[:], seed)
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8(s).Read(b) // it never fails
 	return b

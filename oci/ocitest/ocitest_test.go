@@ -49,9 +49,8 @@ func (w *world) do(method, path string, body []byte, header ...string) (*http.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	return resp, b, err
+	return resp, b, errors.Join(err, resp.Body.Close())
 }
 
 // want sends a request and holds its status.

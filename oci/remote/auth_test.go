@@ -148,12 +148,12 @@ func TestWrongPassword(t *testing.T) {
 		})
 	}
 	w := tokenWorld(t)
-	refused(t, w.client(as("me", "wrong")).Ping(t.Context()), artifact.ErrUnavailable, CodeAuth)
+	_ = refused(t, w.client(as("me", "wrong")).Ping(t.Context()), artifact.ErrUnavailable, CodeAuth)
 	must(t, w.client(as("me", password)).Ping(t.Context()))
-	refused(t, w.client().Ping(t.Context()), artifact.ErrUnavailable, CodeAuth)
+	_ = refused(t, w.client().Ping(t.Context()), artifact.ErrUnavailable, CodeAuth)
 
 	w = newWorld(t, ocitest.BasicAuth("me", password))
-	refused(t, w.client(as("me", "wrong")).Ping(t.Context()), artifact.ErrUnavailable, CodeAuth)
+	_ = refused(t, w.client(as("me", "wrong")).Ping(t.Context()), artifact.ErrUnavailable, CodeAuth)
 	must(t, w.client(as("me", password)).Ping(t.Context()))
 	r := refused(t, w.client().Ping(t.Context()), artifact.ErrUnavailable, CodeAuth)
 	if !strings.Contains(r.Reason, "none is configured") {
@@ -168,7 +168,7 @@ func TestAnonymous(t *testing.T) {
 	must(t, err)
 	b := &blob{b: ocitest.Noise(10, 1)}
 	_, err = c.PushBlob(t.Context(), "app", b.digest(), 10, b.open)
-	refused(t, err, artifact.ErrUnavailable, CodeAuth)
+	_ = refused(t, err, artifact.ErrUnavailable, CodeAuth)
 	for _, q := range w.on(ocitest.OnToken) {
 		if v := q.Header.Get("Authorization"); v != "" {
 			t.Errorf("the token server got %q", v)
@@ -315,7 +315,7 @@ func TestDockerConfig(t *testing.T) {
 			if c.ok {
 				must(t, err)
 			} else {
-				refused(t, err, artifact.ErrUnavailable, CodeAuth)
+				_ = refused(t, err, artifact.ErrUnavailable, CodeAuth)
 			}
 		})
 	}

@@ -123,7 +123,7 @@ func (u *uploader) reader(p *piece, n int64) (io.Reader, error) {
 		return nil, &ownError{fmt.Errorf("%s: %w", u.proven.Name(), err)}
 	}
 	p.follow(u.proven, u.s.Offset, u.size)
-	return os.NewFile(uintptr(fd), u.proven.Name()), nil //nolint:gosec // a descriptor is not negative
+	return os.NewFile(uintptr(fd), u.proven.Name()), nil
 }
 
 // follow watches a file's offset in place of the reads.

@@ -35,7 +35,7 @@ func (c *Client) pages(ctx context.Context, a ask, u *url.URL, accept string, li
 			return c.badLink(a, "the list's pages go round in a circle")
 		}
 		seen[u.String()] = true
-		b, resp, err := c.document(ctx, a, u, accept, limit)
+		b, resp, err := c.document(ctx, a, u, accept, limit) //nolint:bodyclose // document has closed it
 		if err != nil {
 			return err
 		}

@@ -130,7 +130,7 @@ func (c *Client) Manifest(ctx context.Context, repo, ref string) (*Raw, error) {
 	if err := c.spared(a); err != nil {
 		return nil, err
 	}
-	b, resp, err := c.document(ctx, a, c.url("/v2/"+repo+"/manifests/"+ref), spec.Accept, spec.MaxManifest)
+	b, resp, err := c.document(ctx, a, c.url("/v2/"+repo+"/manifests/"+ref), spec.Accept, spec.MaxManifest) //nolint:bodyclose // document has closed it
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +231,7 @@ func (c *Client) OpenBlob(ctx context.Context, repo string, d spec.Digest) (r io
 		return nil, 0, err
 	}
 	a := ask{op: "get blob", ref: repo + "@" + string(d), need: need{repo: repo}}
-	resp, err := c.get(ctx, a, c.url("/v2/"+repo+"/blobs/"+string(d)), nil)
+	resp, err := c.get(ctx, a, c.url("/v2/"+repo+"/blobs/"+string(d)), nil) //nolint:bodyclose // checked closes it
 	if err != nil {
 		return nil, 0, err
 	}

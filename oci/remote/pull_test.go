@@ -88,7 +88,7 @@ func TestManifestWrong(t *testing.T) {
 	}
 	w.r.Set(ocitest.Replace(d, bytes.Repeat([]byte(" "), spec.MaxManifest+1)))
 	_, err := c.Manifest(t.Context(), "app", "1")
-	refused(t, err, artifact.ErrIntegrity, spec.CodeManifestSize)
+	_ = refused(t, err, artifact.ErrIntegrity, spec.CodeManifestSize)
 }
 
 func TestNames(t *testing.T) {
@@ -203,7 +203,7 @@ func TestReferrersFallback(t *testing.T) {
 			}
 			w.r.AddManifest("app", spec.ReferrersTag(d), img.MediaType, img.Raw)
 			_, _, err = c.Referrers(t.Context(), "app", d)
-			refused(t, err, artifact.ErrIntegrity, spec.CodeManifest)
+			_ = refused(t, err, artifact.ErrIntegrity, spec.CodeManifest)
 		})
 	}
 }
@@ -291,7 +291,7 @@ func TestOpenBlob(t *testing.T) {
 	}
 	must(t, read())
 	w.r.Set(ocitest.Replace(d, ocitest.Noise(1000, 2)))
-	refused(t, read(), artifact.ErrIntegrity, CodeDigest)
+	_ = refused(t, read(), artifact.ErrIntegrity, CodeDigest)
 }
 
 func TestHasBlob(t *testing.T) {
@@ -329,7 +329,7 @@ func TestBusy(t *testing.T) {
 	w.r.Set(ocitest.Busy(1, http.StatusTooManyRequests, "3600"))
 	d := w.r.AddBlob("app", []byte("blob")).Digest
 	err = c.Download(t.Context(), "app", d, &partial{total: 4, want: d})
-	refused(t, err, artifact.ErrUnavailable, CodeRateLimit)
+	_ = refused(t, err, artifact.ErrUnavailable, CodeRateLimit)
 }
 
 func TestMinRemaining(t *testing.T) {

@@ -317,7 +317,7 @@ func TestSessionFile(t *testing.T) {
 	s.hash = b.digest().New()
 	must(t, s.save(c.sessionFile("app", b.digest())))
 	_, err = w.client(kept(dir, mib)).PushBlob(t.Context(), "app", b.digest(), 4*mib, b.open)
-	refused(t, err, artifact.ErrIntegrity, CodeDigest)
+	_ = refused(t, err, artifact.ErrIntegrity, CodeDigest)
 	w.push(w.client(kept(dir, mib)), b, Uploaded)
 }
 
@@ -419,7 +419,7 @@ func TestContentWrong(t *testing.T) {
 	d := b.digest()
 	b.b = b.b[:2*mib+5]
 	_, err := w.client(kept(t.TempDir(), mib)).PushBlob(t.Context(), "app", d, 3*mib, b.open)
-	refused(t, err, artifact.ErrIntegrity, CodeSize)
+	_ = refused(t, err, artifact.ErrIntegrity, CodeSize)
 	broken := func() (io.ReadSeekCloser, error) { return nil, errors.New("disk on fire") }
 	_, err = w.client().PushBlob(t.Context(), "app", d, 3*mib, broken)
 	if err == nil || errors.Is(err, artifact.ErrUnavailable) || !strings.Contains(err.Error(), "disk on fire") {
@@ -504,7 +504,7 @@ func TestBusyUpload(t *testing.T) {
 	c, err := New(Config{Name: "oci/test", Registry: w.url}, fc)
 	must(t, err)
 	_, err = c.PushBlob(t.Context(), "app", b.digest(), 9, b.open)
-	refused(t, err, artifact.ErrUnavailable, CodeRateLimit)
+	_ = refused(t, err, artifact.ErrUnavailable, CodeRateLimit)
 }
 
 // Tokens end in the middle of a long upload.
@@ -583,9 +583,9 @@ func TestPushManifestWrong(t *testing.T) {
 	c := w.client()
 	img := ocitest.Image()
 	_, err := c.PushManifest(t.Context(), "app", string(img.Digest), append(bytes.Clone(img.Raw), '\n'), img.MediaType)
-	refused(t, err, artifact.ErrIntegrity, CodeDigest)
+	_ = refused(t, err, artifact.ErrIntegrity, CodeDigest)
 	_, err = c.PushManifest(t.Context(), "app", "1", make([]byte, spec.MaxManifest+1), img.MediaType)
-	refused(t, err, artifact.ErrIntegrity, spec.CodeManifestSize)
+	_ = refused(t, err, artifact.ErrIntegrity, spec.CodeManifestSize)
 	if n := len(w.r.Requests()); n != 0 {
 		t.Errorf("something was sent: %v", w.r.Requests())
 	}

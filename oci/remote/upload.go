@@ -256,7 +256,7 @@ func (u *uploader) send(ctx context.Context) error {
 // patch sends one chunk.
 func (u *uploader) patch(ctx context.Context, n int64) error {
 	start := u.s.Offset
-	resp, err := u.body(ctx, http.MethodPatch, u.s.url, n, fmt.Sprintf("%d-%d", start, start+n-1))
+	resp, err := u.body(ctx, http.MethodPatch, u.s.url, n, fmt.Sprintf("%d-%d", start, start+n-1)) //nolint:bodyclose // body has closed it
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (u *uploader) put(ctx context.Context, n int64) error {
 	if n > 0 && u.s.Offset > 0 {
 		span = fmt.Sprintf("%d-%d", u.s.Offset, u.s.Offset+n-1)
 	}
-	resp, err := u.body(ctx, http.MethodPut, withQuery(u.s.url, "digest", string(u.d)), n, span)
+	resp, err := u.body(ctx, http.MethodPut, withQuery(u.s.url, "digest", string(u.d)), n, span) //nolint:bodyclose // body has closed it
 	if err != nil {
 		return err
 	}
