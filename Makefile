@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients conformance fuzz bench bench-oci clean
+.PHONY: help build check lint test demo crash clients conformance fuzz bench bench-oci registries clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ clients: build ## real pip (old and new), uv, containerd and skopeo against the 
 
 conformance: build ## the specification's own program against the embedded registry
 	bash testdata/conformance/run.sh
+
+registries: build ## docker-registry and distribution as upstream and targets; a killed 1 GiB pull and push
+	bash testdata/registries/run.sh
 
 fuzz: ## every fuzz test for FUZZTIME each
 	sh testdata/fuzz.sh $(FUZZTIME)

@@ -8,7 +8,7 @@ n=0
 for file in $(git ls-files -co --exclude-standard '*_test.go' | xargs grep -lE '^func Fuzz' | sort); do
 	for name in $(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$file"); do
 		echo "== ./$(dirname "$file") $name"
-		go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "./$(dirname "$file")"
+		go test -run '^$' -fuzz "^$name\$" -fuzzminimizetime 10x -fuzztime "$time" "./$(dirname "$file")"
 		n=$((n + 1))
 	done
 done
