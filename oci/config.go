@@ -254,8 +254,8 @@ type Project struct {
 	StorageLimit string `yaml:"storage_limit" doc:"quota of a project that is made, as 500GiB (default: none)"`
 }
 
-// creates reports whether a missing project is made.
-func (p *Project) creates() bool { return p.Create == nil || *p.Create }
+// Creates reports whether a missing project is made.
+func (p *Project) Creates() bool { return p.Create == nil || *p.Create }
 
 // Address is the target's address with a scheme, without the prefix or
 // project; empty where there is no target.
@@ -265,6 +265,14 @@ func (c *PublishConfig) Address() string {
 		return ""
 	}
 	return u.Scheme + "://" + u.Host
+}
+
+// HarborProject is the project's name, empty without a Harbor.
+func (c *PublishConfig) HarborProject() string {
+	if c.Harbor == "" {
+		return ""
+	}
+	return c.prefix()
 }
 
 // prefix is the part of the target's address after the host.

@@ -39,7 +39,7 @@ func (h *harborSide) before(ctx context.Context) error {
 	if info.ReadOnly {
 		return &artifact.Refusal{Class: artifact.ErrUnavailable, Code: harbor.CodeReadOnly, Subject: h.p.name + ": " + h.p.cfg.Address(), Reason: "Harbor is in read-only mode; an administrator has set that"}
 	}
-	o := harbor.ProjectOptions{Create: h.p.cfg.Project.creates(), Public: h.p.cfg.Project.Public}
+	o := harbor.ProjectOptions{Create: h.p.cfg.Project.Creates(), Public: h.p.cfg.Project.Public}
 	if limit := h.p.cfg.Project.StorageLimit; limit != "" {
 		if o.StorageLimit, err = parseSize(limit); err != nil {
 			return err

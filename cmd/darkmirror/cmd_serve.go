@@ -174,6 +174,8 @@ func mountImages(mux *http.ServeMux, cfg *config.Config, st *store.Store, log *s
 		dir := publishDir(cfg, "oci/"+cfg.OCI[i].Name)
 		images = append(images, registry.Source{Name: cfg.OCI[i].Name, Dir: dir})
 		dirs = append(dirs, dir)
+		prefix := "/helm/" + cfg.OCI[i].Name
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, oci.NewCharts(dir, st, log)))
 	}
 	o := registry.Options{Log: log}
 	scanner := ""
