@@ -55,7 +55,7 @@ type Run struct {
 
 // NewRun begins a run of a plan.
 func NewRun(p *Plan) *Run {
-	run := &Run{Plan: p, Failed: p.errs}
+	run := &Run{Plan: p, Failed: slices.Clone(p.errs)}
 	if p.errs == nil {
 		for _, m := range p.Failed {
 			run.Failed = append(run.Failed, m.Error())
@@ -194,8 +194,8 @@ func (e *Exporter) Fetch(ctx context.Context, run *Run) (*FetchStats, error) {
 	}
 	failpoint.Here("export.fetched")
 	failed = append(failed, alsoLost(run.Plan, failed, gone)...)
-	run.Failed = append(run.Failed, failed...)
-	slices.SortFunc(run.Failed, compareItems)
+	slices.SortFunc(failed, compareItems)
+	run.Failed = append(run.Failed, failed...) // behind those of the plan
 	return stats, e.settle(run, failed)
 }
 
@@ -355,7 +355,7 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 		m.Sources = append(m.Sources, *ref)
 		states = append(states, ledger.SourceState{Name: ref.Name, Snapshot: ref.Snapshot})
 	}
-	for _, it := range run.Failed {
+	for _, it := range slices.SortedStableFunc(slices.Values(run.Failed), compareItems) {
 		m.Missing = append(m.Missing, bundle.LeftOut(MissingOf(it)))
 	}
 	if run.Scan != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -426,6 +427,7 @@ func (i *Importer) published(source string) (*artifact.Snapshot, artifact.Digest
 func (i *Importer) verify(ctx context.Context, snaps []*artifact.Snapshot) error {
 	i.event(artifact.Event{Stage: "verify", TotalItems: len(snaps)})
 	var errs []error
+	taken := make(map[string]string) // by place in a target
 	for _, snap := range snaps {
 		p, ok := i.publisher(snap.Source)
 		if !ok {
@@ -438,7 +440,25 @@ func (i *Importer) verify(ctx context.Context, snaps []*artifact.Snapshot) error
 		if err := p.Verify(ctx, snap, prev); err != nil {
 			errs = append(errs, fmt.Errorf("%s: upstream's proof: %w", snap.Source, err))
 		}
+		if c, ok := p.(Claimer); ok {
+			errs = append(errs, clashes(c, snap, taken))
+		}
 		i.event(artifact.Event{Stage: "verify", Source: snap.Source, Items: 1})
+	}
+	return errors.Join(errs...)
+}
+
+// clashes compares a source's places in its target with those of the sources
+// before it.
+func clashes(c Claimer, snap *artifact.Snapshot, taken map[string]string) error {
+	var errs []error
+	claims := c.Claims(snap)
+	for _, place := range slices.Sorted(maps.Keys(claims)) {
+		if other, ok := taken[place]; ok {
+			errs = append(errs, c.Clash(place, other, claims[place]))
+			continue
+		}
+		taken[place] = claims[place]
 	}
 	return errors.Join(errs...)
 }

@@ -75,6 +75,16 @@ type Publisher interface {
 	Publish(ctx context.Context, snap *artifact.Snapshot, seq uint64, now time.Time) (string, error)
 }
 
+// A Claimer is a Publisher whose target may be that of others too.
+type Claimer interface {
+	Publisher
+	// Claims says what of a snapshot goes where: by a name that is the same
+	// for whoever publishes there, what will be there.
+	Claims(snap *artifact.Snapshot) map[string]string
+	// Clash refuses what two sources would put into one place.
+	Clash(place, one, other string) error
+}
+
 // An ItemError is why one item, or a whole source, is missing.
 type ItemError struct {
 	Source   string

@@ -118,15 +118,18 @@ func (e *Exporter) Plan(ctx context.Context, now time.Time) (*Plan, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			e.event(artifact.Event{Stage: "resolve", Source: src.Name(), Items: 1})
-			if part, ok := errors.AsType[*artifact.Incomplete](err); ok && snap != nil {
+			part, items := errors.AsType[*artifact.Incomplete](err)
+			switch {
+			case err == nil:
+			case items:
 				p.errs = append(p.errs, itemsOf(src.Name(), part)...)
-				err = nil
+			default:
+				p.errs = append(p.errs, &ItemError{Source: src.Name(), Err: err})
 			}
-			if err == nil {
+			if err == nil || items && snap != nil {
 				p.Sources = append(p.Sources, PlannedSource{Snapshot: *snap, Notes: notes})
 				return nil
 			}
-			p.errs = append(p.errs, &ItemError{Source: src.Name(), Err: err})
 			if prev != nil {
 				p.Sources = append(p.Sources, PlannedSource{Snapshot: *prev, Notes: []string{"not resolved; kept as sealed before"}, Kept: true})
 			}

@@ -104,7 +104,7 @@ func (c *closure) pin(ctx context.Context, ref spec.Reference) (spec.Descriptor,
 func (c *closure) load(ctx context.Context, d spec.Descriptor) ([]byte, *spec.Manifest, error) {
 	raw, err := c.bytes(ctx, d)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, c.unusable(err, d)
 	}
 	if d.Size > 0 && int64(len(raw.Bytes)) != d.Size {
 		return nil, nil, &artifact.Refusal{
@@ -113,12 +113,17 @@ func (c *closure) load(ctx context.Context, d spec.Descriptor) ([]byte, *spec.Ma
 		}
 	}
 	m, err := spec.ParseManifest(raw.Bytes, raw.MediaType)
-	if r, ok := errors.AsType[*artifact.Refusal](err); ok {
-		// Upstream keeps its word, only that nobody can use it: one image is
-		// missing, and nothing was forged.
+	return raw.Bytes, m, c.unusable(err, d)
+}
+
+// unusable makes a manifest that nobody can use what it is: upstream keeps its
+// word, one image is missing, and nothing was forged.
+func (c *closure) unusable(err error, d spec.Descriptor) error {
+	r, ok := errors.AsType[*artifact.Refusal](err)
+	if ok && (r.Code == spec.CodeManifest || r.Code == spec.CodeManifestSize || r.Code == spec.CodeSchema1) {
 		r.Class, r.Subject = artifact.ErrUnavailable, c.name()+": manifest "+string(d.Digest)
 	}
-	return raw.Bytes, m, err
+	return err
 }
 
 func (c *closure) bytes(ctx context.Context, d spec.Descriptor) (*remote.Raw, error) {

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/fetch"
+	"github.com/darkmirror/darkmirror/oci/helm"
 	"github.com/darkmirror/darkmirror/oci/spec"
 )
 
@@ -25,6 +27,10 @@ const (
 	referrersAll  = "all"
 	referrersNone = "none"
 )
+
+// defaultWait is the longest Retry-After that is waited for. Registries that
+// count per hour or per six hours ask for more; then the next run goes on.
+const defaultWait = 2 * time.Minute
 
 // A Config is one source of images as the outside configures it: a registry, a
 // classic Helm repository, a local OCI layout or a docker archive.
@@ -85,6 +91,15 @@ func (c *Config) kinds() (set []string) {
 // local reports whether the source is a folder or a file.
 func (c *Config) local() bool { return c.Layout != "" || c.Archive != "" }
 
+// parse reads an image. The version of a chart may have a "+", for which a tag
+// has "_".
+func (c *Config) parse(s string) (spec.Reference, error) {
+	if c.Helm != "" {
+		s = helm.Tag(s)
+	}
+	return spec.ParseReference(s)
+}
+
 // Address is the upstream's address with a scheme; empty for a local one.
 func (c *Config) Address() string { return withScheme(c.Registry + c.Helm) }
 
@@ -112,7 +127,7 @@ func (c *Config) root() string {
 // Fetch is the configuration of the source's client. The login at a registry
 // is not part of it: tokens are the registry client's business.
 func (c *Config) Fetch(name string) fetch.Config {
-	fc := fetch.Config{Name: name, Hosts: slices.Clone(c.AllowHosts), AllowHTTP: c.AllowHTTP, CAFile: c.CAFile, MaxWait: c.MaxWait}
+	fc := fetch.Config{Name: name, Hosts: slices.Clone(c.AllowHosts), AllowHTTP: c.AllowHTTP, CAFile: c.CAFile, MaxWait: cmp.Or(c.MaxWait, defaultWait)}
 	if c.Helm != "" {
 		fc.User, fc.PasswordFile = c.User, c.PasswordFile
 	}
@@ -139,7 +154,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	for i, s := range c.Images {
-		r, err := spec.ParseReference(s)
+		r, err := c.parse(s)
 		switch {
 		case err != nil && c.Helm != "":
 			p.add(at("images", i), "%q: want a chart and its version, as qdrant:0.9.1", s)

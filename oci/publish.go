@@ -191,6 +191,31 @@ func (c *PublishConfig) targetName(inside string) string {
 	return name
 }
 
+// Claims are the repositories of a snapshot by their names in the target:
+// what two sources would both push there belongs to neither.
+func (p *Publisher) Claims(snap *artifact.Snapshot) map[string]string {
+	claims := make(map[string]string)
+	if p.target == nil {
+		return claims
+	}
+	for _, a := range snap.Artifacts {
+		claims[p.cfg.Address()+"/"+p.cfg.targetName(a.Name)] = a.Name
+	}
+	return claims
+}
+
+// Clash refuses two repositories of one name in the target.
+func (p *Publisher) Clash(place, one, other string) error {
+	return clash(p.name, strings.TrimPrefix(place, p.cfg.Address()+"/"), one, other)
+}
+
+func clash(source, name, one, other string) error {
+	return &artifact.Refusal{
+		Class: artifact.ErrUnavailable, Code: CodeNames, Subject: source,
+		Reason: fmt.Sprintf("%s and %s would both be %s in the target", one, other, name),
+	}
+}
+
 // checkNames refuses two repositories that would be one in the target, and
 // names that no registry takes.
 func (c *PublishConfig) checkNames(set *Set) error {
@@ -200,14 +225,11 @@ func (c *PublishConfig) checkNames(set *Set) error {
 	taken := make(map[string]string)
 	for _, r := range set.Repositories {
 		name := c.targetName(r.Name)
-		reason := ""
 		if other, ok := taken[name]; ok {
-			reason = fmt.Sprintf("%s and %s would both be %s in the target", other, r.Name, name)
-		} else if err := spec.CheckName(name); err != nil {
-			reason = err.Error()
+			return clash("oci/"+c.Name, name, other, r.Name)
 		}
-		if reason != "" {
-			return &artifact.Refusal{Class: artifact.ErrUnavailable, Code: CodeNames, Subject: "oci/" + c.Name, Reason: reason}
+		if err := spec.CheckName(name); err != nil {
+			return &artifact.Refusal{Class: artifact.ErrUnavailable, Code: CodeNames, Subject: "oci/" + c.Name, Reason: err.Error()}
 		}
 		taken[name] = r.Name
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 
+	"github.com/darkmirror/darkmirror/oci/helm"
 	"github.com/darkmirror/darkmirror/oci/spec"
 )
 
@@ -32,7 +33,7 @@ func (s *Select) choose(all []string) ([]string, error) {
 	var chosen []string
 	for _, tag := range all {
 		ok := !attachedTag.MatchString(tag) &&
-			(len(s.Tags) == 0 || slices.Contains(s.Tags, tag)) &&
+			(len(s.Tags) == 0 || slices.ContainsFunc(s.Tags, func(t string) bool { return helm.Tag(t) == tag })) &&
 			(len(s.Glob) == 0 || matchesAny(s.Glob, tag)) &&
 			(re == nil || re.MatchString(tag)) &&
 			!matchesAny(s.Exclude, tag)

@@ -166,8 +166,8 @@ func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (*artifac
 		return nil, nil, err
 	}
 	results = slices.DeleteFunc(results, func(c *closure) bool { return c == nil })
-	if len(results) == 0 && len(lost) > 0 && len(old) == 0 {
-		return nil, nil, &artifact.Incomplete{Items: lost}
+	if len(results) == 0 && len(lost) > 0 {
+		return nil, nil, &artifact.Incomplete{Items: lost} // what was sealed before stays as it is
 	}
 	return s.snapshot(results, lost, old)
 }
@@ -187,7 +187,7 @@ func (s *Source) requests(ctx context.Context) ([]request, []artifact.Lost, erro
 	var list []request
 	var lost []artifact.Lost
 	for i, text := range s.cfg.Images {
-		ref, err := spec.ParseReference(text)
+		ref, err := s.cfg.parse(text)
 		if err != nil {
 			return nil, nil, err
 		}

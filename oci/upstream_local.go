@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func (u *localUpstream) open() (*layout.Layout, error) {
 			u.l, u.err = layout.OpenArchive(u.s.cfg.Archive)
 		}
 		if u.err == nil {
-			u.err = u.index()
+			u.index()
 		}
 		if u.err != nil {
 			u.err = fmt.Errorf("%s: %w", u.s.name, u.err)
@@ -47,19 +48,23 @@ func (u *localUpstream) open() (*layout.Layout, error) {
 }
 
 // index sorts the layout's entries by name, and by what they refer to.
-func (u *localUpstream) index() error {
+func (u *localUpstream) index() {
 	u.tagged, u.subjects = make(map[string]spec.Descriptor), make(map[spec.Digest][]spec.Descriptor)
 	for _, ref := range u.l.Refs() {
 		if repo, tag, ok := localName(ref.Name); ok {
 			u.tagged[repo+":"+tag] = ref.Descriptor
 		}
+		// What is damaged or missing is found by the image that needs it, and
+		// is no reason to lose the others.
 		raw, err := u.read(ref.Descriptor.Digest)
 		if err != nil {
-			return err
+			u.s.log.Warn("a manifest of the layout cannot be read", slog.String("source", u.s.name), slog.Any("error", err))
+			continue
 		}
 		m, err := spec.ParseManifest(raw, ref.Descriptor.MediaType)
 		if err != nil {
-			return fmt.Errorf("%s: %w", ref.Descriptor.Digest, err)
+			u.s.log.Warn("a manifest of the layout cannot be read", slog.String("source", u.s.name), slog.String("digest", string(ref.Descriptor.Digest)), slog.Any("error", err))
+			continue
 		}
 		if m.Subject != nil {
 			d := ref.Descriptor
@@ -67,7 +72,6 @@ func (u *localUpstream) index() error {
 			u.subjects[m.Subject.Digest] = append(u.subjects[m.Subject.Digest], d)
 		}
 	}
-	return nil
 }
 
 // localName reads the name of an entry: "team/app:1.0", with or without a

@@ -100,7 +100,13 @@ func (u *registryUpstream) fetch(ctx context.Context, repo string, d spec.Digest
 		return artifact.Digest{}, err
 	}
 	err = u.r.Download(ctx, repo, d, p)
-	return sum, errors.Join(err, p.Close())
+	if cerr := p.Close(); cerr != nil {
+		return artifact.Digest{}, errors.Join(err, cerr)
+	}
+	if remote.IsNotFound(err) {
+		return artifact.Digest{}, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: CodeMissing, Subject: u.s.name, Reason: "upstream lacks a blob of the image", Err: err}
+	}
+	return sum, err
 }
 
 func (u *registryUpstream) fetchOther(ctx context.Context, repo string, d spec.Digest, size int64) (artifact.Digest, error) {

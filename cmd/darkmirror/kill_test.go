@@ -25,7 +25,7 @@ const (
 	// the first and the last of most.
 	killEnv = "DARKMIRROR_KILL"
 	// killLeast is how many named places must have been killed at.
-	killLeast = 60
+	killLeast = 130
 	// killAtOnce bounds the programs that run side by side, whatever
 	// -parallel says: the machine that this is promised for has two cores.
 	killAtOnce = 2
@@ -67,13 +67,29 @@ func TestKillImport(t *testing.T) {
 	w.run(t)
 }
 
+// TestKillImages does the same for images: where they are planned and fetched,
+// one that has its bytes named by SHA-512 among them, and where they are
+// published and pushed into a registry. The registry must end as if nothing
+// had been, and in between no tag may point at an image that is not whole.
+func TestKillImages(t *testing.T) {
+	w := newKillWorld(t)
+	w.images(t)
+	w.layer(t)
+	w.run(t)
+}
+
 // TestKillPlaces holds the scenarios to the fail points that are in the
 // code: one that nothing passes is not tested.
 func TestKillPlaces(t *testing.T) {
 	w := newKillWorld(t)
 	w.outside(t)
 	w.inside(t)
+	w.images(t)
+	w.layer(t)
 	passed := make(map[string]bool)
+	for name := range w.pushes(t).passages {
+		passed[name] = true
+	}
 	for _, s := range w.scenarios {
 		for name := range s.passages {
 			if s.only == nil || s.only.MatchString(name) {
@@ -146,6 +162,7 @@ func (w *killWorld) trace(t *testing.T, s *killScenario) {
 	for _, run := range []string{"-undisturbed", "-again"} {
 		dir := w.path(s.name + run)
 		w.copy(t, s.template, s.name+run)
+		s.begin(t, dir)
 		status, out := w.program(t, dir, []string{"DARKMIRROR_FAILPOINT_TRACE=" + dir + ".trace"}, s.args...)
 		if status != s.first {
 			t.Fatalf("%s: exit %d, want %d\n%s", s.name, status, s.first, out)
@@ -154,7 +171,7 @@ func (w *killWorld) trace(t *testing.T, s *killScenario) {
 			w.must(t, s.name+run, s.args...)
 		}
 		s.check(t, dir)
-		state := killState(t, dir)
+		state := s.end(t, dir)
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -202,6 +219,7 @@ func (w *killWorld) kill(t *testing.T, s *killScenario, place string, nth int) {
 	name := fmt.Sprintf("kill-%s-%s-%d", s.name, place, nth)
 	dir := w.path(name)
 	w.copy(t, s.template, name)
+	s.begin(t, dir)
 	defer func() {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
@@ -217,7 +235,7 @@ func (w *killWorld) kill(t *testing.T, s *killScenario, place string, nth int) {
 		t.Fatalf("the rerun: exit %d\n%s", status, out)
 	}
 	s.check(t, dir)
-	if diff := cmp.Diff(s.want, killState(t, dir)); diff != "" {
+	if diff := cmp.Diff(s.want, s.end(t, dir)); diff != "" {
 		t.Errorf("after the rerun (-undisturbed +killed):\n%s", diff)
 	}
 }

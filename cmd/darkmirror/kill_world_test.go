@@ -37,9 +37,29 @@ type killScenario struct {
 	only     *regexp.Regexp // the fail points that matter; nil: all
 	first    int            // exit status of the undisturbed run, if not 0; the next run's is 0
 	check    func(testing.TB, string)
+	prepare  func(testing.TB, string)                   // what lies beside the folder, if anything does
+	beside   func(testing.TB, string) map[string]string // and how it ends
 
 	passages map[string]int
 	want     map[string]string
+}
+
+// begin makes what lies beside a folder that was just copied.
+func (s *killScenario) begin(t testing.TB, dir string) {
+	t.Helper()
+	if s.prepare != nil {
+		s.prepare(t, dir)
+	}
+}
+
+// end describes the folder and what lies beside it.
+func (s *killScenario) end(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	state := killState(t, dir)
+	if s.beside != nil {
+		maps.Copy(state, s.beside(t, dir))
+	}
+	return state
 }
 
 // A killWorld is the upstreams, the folders of both sides, and the scenarios.

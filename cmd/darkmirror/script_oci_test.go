@@ -32,6 +32,9 @@ import (
 //	                                       make a manifest with all below it, and
 //	                                       push it. $VAR is its digest then, $VAR_0,
 //	                                       $VAR_1 those of its blobs
+//	registry save layout|tar|docker WHERE REF=VAR...
+//	                                       write manifests to this host; see
+//	                                       registrySave
 //	registry lose NAME REPO DIGEST         a blob or a manifest is gone
 //	registry lost NAME REPO TAG            a tag is gone
 //	registry has NAME REPO[:TAG] VAR       [!] everything of it is there, byte for
@@ -47,7 +50,7 @@ import (
 //	registry push STATUS URL REPO[:TAG] VAR [TOKEN]
 //	                                       push it there; STATUS is that of the first
 //	                                       refusal, which is printed, or 201
-const registryUsage = "registry up|put|lose|lost|has|tags|referrers|fallback|received|pull|push ARG..."
+const registryUsage = "registry up|put|save|lose|lost|has|tags|referrers|fallback|received|pull|push ARG..."
 
 func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	commands := map[string]struct {
@@ -56,6 +59,7 @@ func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}{
 		"up":        {1, -1, registryUp},
 		"put":       {4, -1, registryPut},
+		"save":      {3, -1, registrySave},
 		"lose":      {3, 3, registryLose},
 		"lost":      {3, 3, func(ts *testscript.TestScript, a []string) { registryNamed(ts, a[0]).Untag(a[1], a[2]) }},
 		"has":       {3, 3, func(ts *testscript.TestScript, a []string) { registryHas(ts, neg, a) }},

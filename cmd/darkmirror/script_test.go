@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 //	exits STATUS CMD...           run a program; its exit status must be STATUS
 //	upstream pypi NAME WHEEL...   a package index; see newIndex
 //	upstream apt NAME OPTION...   an archive; see newArchive
+//	upstream helm NAME CHART...   a classic Helm repository; see newCharts
 //	close NAME                    nothing listens there any more
 //	answer NAME STATUS            every request gets this status; 0 ends that
 //	hold NAME, release NAME       requests wait in between
@@ -88,7 +89,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    command("exits STATUS CMD...", 2, -1, exits),
-			"upstream": command("upstream pypi|apt NAME ARG...", 2, -1, startUpstream),
+			"upstream": command("upstream pypi|apt|helm NAME ARG...", 2, -1, startUpstream),
 			"close":    command("close NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).srv.Close() }),
 			"answer":   command("answer NAME STATUS", 2, 2, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).answer(number(ts, a[1])) }),
 			"hold":     command("hold NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).hold() }),
@@ -274,6 +275,8 @@ func startUpstream(ts *testscript.TestScript, args []string) {
 		content = newIndex(ts, name, args[2:])
 	case kind == "apt" && u.kind == kind:
 		content = newArchive(ts, u, args[2:])
+	case kind == "helm" && u.kind == kind:
+		content = newCharts(ts, args[2:])
 	default:
 		ts.Fatalf("upstream %s is of kind %s", name, kind)
 	}
@@ -461,7 +464,7 @@ func configure(ts *testscript.TestScript, args []string, top settings, source fu
 	for _, kind := range []string{"pypi", "apt", "oci"} {
 		section := ""
 		for _, name := range names {
-			if the(ts, name).kind == kind {
+			if k := the(ts, name).kind; k == kind || kind == "oci" && k == "helm" {
 				section += "  - name: " + name + "\n    " + strings.Join(*sources[name], "\n    ") + "\n"
 			}
 		}
@@ -480,6 +483,8 @@ func outside(ts *testscript.TestScript, args []string) {
 		switch u.kind {
 		case "pypi":
 			return []string{"index: " + u.srv.URL + "/simple/", "allow_http: true", "targets: [cp312-manylinux_2_28_x86_64]", "locks: [{file: " + work + "/" + u.name + ".txt}]"}
+		case "helm":
+			return []string{"helm: " + u.srv.URL + "/charts", "host: charts.example", "allow_http: true"}
 		case "oci":
 			return []string{"registry: " + u.srv.URL, "host: registry.example", "allow_http: true"}
 		}

@@ -206,8 +206,11 @@ func (d *download) wrongSize(n int64) error {
 		Class: artifact.ErrIntegrity, Code: "FETCH-SIZE", Subject: d.c.c.Name + ": " + Redact(d.url),
 		Reason: "more bytes than the index says", Want: strconv.FormatInt(d.p.Total(), 10), Got: "more",
 	}
+	if n >= 0 {
+		r.Got = strconv.FormatInt(n, 10)
+	}
 	if n >= 0 && n < d.p.Total() {
-		r.Reason, r.Got = "fewer bytes than the index says", strconv.FormatInt(n, 10)
+		r.Reason = "fewer bytes than the index says"
 	}
 	if err := d.p.Reset(); err != nil {
 		return &localError{errors.Join(r, err)}

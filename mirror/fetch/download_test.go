@@ -297,7 +297,7 @@ func TestWrongSize(t *testing.T) {
 		h         http.HandlerFunc
 		want, got string
 	}{
-		"more":            {text(string(b) + "x"), "1000", "more"},
+		"more":            {text(string(b) + "x"), "1000", "1001"},
 		"fewer":           {text(string(b[:999])), "1000", "999"},
 		"none":            {text(""), "1000", "0"},
 		"more, by chunks": {chunked, "1000", "more"},

@@ -201,15 +201,33 @@ func (c *Client) Download(ctx context.Context, repo string, d spec.Digest, p fet
 	}
 	a := ask{op: "get blob", ref: repo + "@" + string(d), need: need{repo: repo}}
 	if err := c.fetch.Download(withNeed(ctx, a.need), c.BlobURL(repo, d), p); err != nil {
-		if errors.Is(err, artifact.ErrIntegrity) {
-			return err
+		if r, ok := errors.AsType[*artifact.Refusal](err); ok && errors.Is(err, artifact.ErrIntegrity) {
+			return c.notTheBlob(a, r)
 		}
 		if isLocal(err) {
 			return err
 		}
+		if e, ok := errors.AsType[*fetch.Error](err); ok && e.Status >= 400 && e.Status < 500 && !busy(e.Status) {
+			// Asked once more, for the registry's own words.
+			resp, again := c.get(ctx, a, c.url("/v2/"+repo+"/blobs/"+string(d)), nil)
+			if again != nil {
+				return again
+			}
+			closeBody(resp)
+		}
 		return c.problem(a, err)
 	}
 	return nil
+}
+
+// notTheBlob says in a registry's terms that a download is not what its
+// manifest names.
+func (c *Client) notTheBlob(a ask, r *artifact.Refusal) error {
+	code, reason := CodeDigest, "the blob is not the one that was asked for"
+	if r.Code == "FETCH-SIZE" {
+		code, reason = CodeSize, "the blob has another size than its manifest says"
+	}
+	return c.refuse(code, a.ref, reason, r.Want, r.Got)
 }
 
 // isLocal tells trouble on our own side, which fetch leaves as it is.
