@@ -74,6 +74,7 @@ func (c *closure) artifact() artifact.Artifact {
 	for _, f := range c.files {
 		a.Files = append(a.Files, f)
 	}
+	slices.SortFunc(a.Files, func(a, b artifact.File) int { return strings.Compare(a.Path, b.Path) })
 	return a
 }
 

@@ -71,6 +71,8 @@ func killState(t testing.TB, dir string) map[string]string {
 			b = killAddress.ReplaceAll(b, nil) // each run has a target of its own
 		case base == "plan.json":
 			b = regexp.MustCompile(`"made": "[^"]*"`).ReplaceAll(b, nil)
+		case strings.HasPrefix(rel, "state/published/oci/") && base == "current.json":
+			b = killPublishedTime.ReplaceAll(b, nil)
 		case strings.HasPrefix(rel, "state/published/apt/"):
 			b = killMaskApt(t, dir, rel, b, key)
 		}
@@ -105,6 +107,7 @@ func killPrivateKey(t testing.TB, dir string) openpgp.EntityList {
 
 var (
 	killReleaseTimes     = regexp.MustCompile(`(?m)^(Date|Valid-Until): .*$`)
+	killPublishedTime    = regexp.MustCompile(`"time":"[^"]*"`)
 	killPublicationTimes = regexp.MustCompile(`"(at|date)":"[^"]*"`)
 )
 
