@@ -42,14 +42,14 @@ func (c *Charts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	index, files, err := c.current()
 	if err != nil {
-		c.log.Error("charts cannot be read", slog.String("dir", c.dir), slog.Any("error", err))
+		c.log.ErrorContext(r.Context(), "charts cannot be read", slog.String("dir", c.dir), slog.Any("error", err))
 		http.Error(w, "the charts cannot be read; the server's log says why", http.StatusInternalServerError)
 		return
 	}
 	if r.URL.Path == "/index.yaml" {
 		w.Header().Set("Content-Type", "application/yaml")
 		if _, err := w.Write(index); err != nil {
-			c.log.Debug("a client went away", slog.Any("error", err))
+			c.log.DebugContext(r.Context(), "a client went away", slog.Any("error", err))
 		}
 		return
 	}
@@ -60,7 +60,7 @@ func (c *Charts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f, err := c.st.File(d)
 	if err != nil {
-		c.log.Error("a chart cannot be read", slog.String("chart", r.URL.Path), slog.Any("error", err))
+		c.log.ErrorContext(r.Context(), "a chart cannot be read", slog.String("chart", r.URL.Path), slog.Any("error", err))
 		http.Error(w, "the chart cannot be read; the server's log says why", http.StatusInternalServerError)
 		return
 	}
