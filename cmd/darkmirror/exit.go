@@ -279,6 +279,8 @@ func codeHint(code string) (string, bool) {
 		{"OCI-SCHEMA1", "have the image built anew by its owner, or take it off the list"},
 		{"OCI-MANIFEST", "the image cannot be taken as it is: tell its owner, or take it off the list"},
 		{"OCI-LIMIT", "the image cannot be taken as it is: tell its owner, or take it off the list"},
+		{"OCI-LAYOUT", "name a folder that is an OCI image layout, or a file that docker save has made, in layout or archive of this source"},
+		{"OCI-LINK", "the registry is broken or hostile: tell its owner; nothing of it is taken meanwhile"},
 		{"OCI-AUTH", "look at user and password_file, or docker_config, of this source, and at what the account may do"},
 		{"OCI-RATE-LIMIT", "run it again later; what was fetched is kept. A login raises most limits; max_wait lets a run wait longer"},
 		{"OCI-UPLOAD", "look at the registry's log and disk, then run it again; what it has is kept"},
