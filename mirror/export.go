@@ -523,12 +523,23 @@ func record(m *bundle.Manifest, id artifact.Digest, dir string, bytes int64, vol
 	return rec
 }
 
+// Sweep removes the temporary files of killed runs from the store, and keeps
+// downloads that can be resumed. The caller holds the run lock.
+func (e *Exporter) Sweep() error {
+	if err := e.Store.Sweep(func(artifact.Digest) bool { return true }); err != nil {
+		return err
+	}
+	// Outside nobody pushes: an upload is a blob that a killed run was taking
+	// in, and cannot be gone on with.
+	return e.Store.SweepUploads(0, time.Now())
+}
+
 // Recover finishes what a killed run left behind: it sweeps temporary files,
 // keeping downloads that can be resumed, and adopts bundles that were sealed
 // but not recorded, since their files may already be on their way. It returns
 // the numbers of those. The caller holds the run lock.
 func (e *Exporter) Recover(trust bundle.Trust) ([]uint64, error) {
-	if err := e.Store.Sweep(func(artifact.Digest) bool { return true }); err != nil {
+	if err := e.Sweep(); err != nil {
 		return nil, err
 	}
 	if err := sweepOutbox(e.Outbox); err != nil {

@@ -255,7 +255,7 @@ func (c *closure) foreign(d spec.Descriptor, f *artifact.File) (use bool, err er
 		}
 		return false, nil
 	case foreignFetch:
-		u, err := publicURL(d.URLs)
+		u, err := c.s.publicURL(d.URLs)
 		if err != nil {
 			return false, c.refuse(CodeForeign, "a layer lies outside the registry and cannot be fetched: "+string(d.Digest), err)
 		}
@@ -272,9 +272,11 @@ func cmpOr(s, other string) string {
 	return s
 }
 
-// publicURL is the first https address that is not one of a private network:
-// a manifest must not make us read what its author cannot.
-func publicURL(urls []string) (string, error) {
+// publicURL is an https address that is not one of a private network: a
+// manifest must not make us read what its author cannot. Among several it is
+// the first that the configuration allows.
+func (s *Source) publicURL(urls []string) (string, error) {
+	first := ""
 	for _, raw := range urls {
 		u, err := url.Parse(raw)
 		if err != nil || u.Scheme != "https" || u.User != nil || u.Hostname() == "" {
@@ -283,7 +285,13 @@ func publicURL(urls []string) (string, error) {
 		if ip, err := netip.ParseAddr(u.Hostname()); err == nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
 			continue
 		}
-		return raw, nil
+		if s.client != nil && s.client.Allowed(raw, "") == nil {
+			return raw, nil
+		}
+		first = cmpOr(first, raw)
+	}
+	if first != "" {
+		return first, nil // refused by name when it is fetched
 	}
 	return "", fmt.Errorf("none of its addresses is https on a public host: %q", urls)
 }
@@ -364,8 +372,9 @@ func (c *closure) filter(ctx context.Context, root spec.Descriptor, pinned bool)
 		return root, err
 	}
 	c.image.Original, c.image.Dropped = root.Digest, dropped
-	c.notes = append(c.notes, fmt.Sprintf("%s:%s without %s", shortName(c.repo), c.image.Version, strings.Join(dropped, ", ")))
-	return spec.Descriptor{MediaType: m.MediaType, Digest: spec.FromSHA256(artifact.Sum(b)), Size: int64(len(b))}, nil
+	sum := artifact.Sum(b)
+	c.notes = append(c.notes, fmt.Sprintf("%s:%s without %s, now sha256:%s", shortName(c.repo), c.image.Version, strings.Join(dropped, ", "), sum.Short()))
+	return spec.Descriptor{MediaType: m.MediaType, Digest: spec.FromSHA256(sum), Size: int64(len(b))}, nil
 }
 
 // single checks an image without an index against the wanted platforms.

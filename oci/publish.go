@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/internal/failpoint"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/fetch"
@@ -134,6 +135,9 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 		return "", err
 	}
 	if err := os.MkdirAll(p.dir, 0o750); err != nil {
+		return "", err
+	}
+	if err := durable.Sweep(p.dir); err != nil { // of a killed run
 		return "", err
 	}
 	at := Published{Snapshot: artifact.Sum(b), Seq: seq, Time: now.UTC().Truncate(time.Second)}

@@ -47,6 +47,7 @@ type Source struct {
 	up        upstream
 	client    *fetch.Client // for foreign layers; nil for local upstreams
 	platforms []spec.Platform
+	again     sync.Once // see remake
 }
 
 // An upstream has manifests and blobs in repositories.
@@ -385,6 +386,9 @@ func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
 	if s.st.Has(f.Digest) {
 		return nil // the store verified it when it came
 	}
+	if f.URL == "" && !s.cfg.local() {
+		return s.remake(ctx, f)
+	}
 	inside, kind, d, err := splitPath(f.Path)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
@@ -409,6 +413,23 @@ func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
 		err = &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "OCI-DIGEST", Subject: s.name + ": " + f.Path, Reason: "the blob is not what it was when it was planned", Want: f.Digest.String(), Got: got.String()}
 	}
 	return err
+}
+
+// remake resolves again for a file that was made by resolving: a plan may have
+// been made elsewhere. Where upstream has changed since, it is made no more.
+func (s *Source) remake(ctx context.Context, f artifact.File) error {
+	s.again.Do(func() {
+		if _, _, err := s.Resolve(ctx, nil); err != nil {
+			s.log.WarnContext(ctx, "a plan that was made elsewhere cannot be resolved again", slog.String("source", s.name), slog.Any("error", err))
+		}
+	})
+	if s.st.Has(f.Digest) {
+		return nil
+	}
+	return &artifact.Refusal{
+		Class: artifact.ErrUnavailable, Code: CodeMissing, Subject: s.name + ": " + f.Path,
+		Reason: "was made when the plan was made, and upstream has changed since: plan again here",
+	}
 }
 
 // fetchForeign gets a layer from where its manifest says that it lies.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/mirror"
-	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
 )
 
@@ -56,11 +55,11 @@ func (a *app) plan(ctx context.Context, o *planOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, led.Close()) }()
-	if err := st.Sweep(func(artifact.Digest) bool { return true }); err != nil {
-		return err
-	}
 	p := startProgress(a.err, a.output, a.quiet)
 	exp, err := a.exporter(cfg, st, led, o.only, p.event)
+	if err == nil {
+		err = exp.Sweep()
+	}
 	if err != nil {
 		p.finish()
 		return err

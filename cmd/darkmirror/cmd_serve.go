@@ -65,7 +65,8 @@ func (a *app) serve(ctx context.Context, listen string) (err error) {
 	if err != nil {
 		return err
 	}
-	handler, mounts, err := newMirror(cfg, st, a.logger())
+	log := a.serverLogger()
+	handler, mounts, err := newMirror(cfg, st, log)
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func (a *app) serve(ctx context.Context, listen string) (err error) {
 	}
 	srv := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(a.logger().Handler(), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	fmt.Fprintf(a.out, "serving on %s://%s\n", scheme, name)
 	for _, m := range mounts {
@@ -174,8 +175,6 @@ func mountImages(mux *http.ServeMux, cfg *config.Config, st *store.Store, log *s
 		dir := publishDir(cfg, "oci/"+cfg.OCI[i].Name)
 		images = append(images, registry.Source{Name: cfg.OCI[i].Name, Dir: dir})
 		dirs = append(dirs, dir)
-		prefix := "/helm/" + cfg.OCI[i].Name
-		mux.Handle(prefix+"/", http.StripPrefix(prefix, oci.NewCharts(dir, st, log)))
 	}
 	o := registry.Options{Log: log}
 	scanner := ""
@@ -196,6 +195,10 @@ func mountImages(mux *http.ServeMux, cfg *config.Config, st *store.Store, log *s
 		return err
 	}
 	mux.Handle("/v2/", h)
+	for _, s := range images { // the same blobs, under the same token
+		prefix := "/helm/" + s.Name
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, h.Guard(oci.NewCharts(s.Dir, st, log))))
+	}
 	if scanner != "" {
 		const prefix = "/harbor-scanner"
 		a := harbor.NewAdapter(oci.NewVerdicts(dirs, st, log), harbor.AdapterOptions{Token: scanner, Version: version(), Log: log})

@@ -216,8 +216,8 @@ const killOctets = "application/octet-stream"
 // push pushes a manifest with its blobs. parts is how many requests a blob
 // takes.
 func (c *killClient) push(repo, ref string, o *ocitest.Object, parts int) error {
-	for _, b := range o.Blobs {
-		if err := c.blob(repo, killDigest(o, b), b, parts); err != nil {
+	for i, d := range killDigests(o) {
+		if err := c.blob(repo, d, o.Blobs[i], parts); err != nil {
 			return err
 		}
 	}
@@ -260,7 +260,7 @@ func (c *killClient) work(k *killImages) error {
 		func() error { return c.push(app, "child", ocitest.Index(child), 1) },
 		func() error { return c.push("platform/own/two", "moved", k.two, 1) },
 		func() error {
-			_, err := c.do(http.MethodPost, "/v2/platform/own/odd/blobs/uploads/?mount="+string(killDigest(k.two, k.two.Blobs[1]))+"&from=platform/own/two", nil, killOctets, http.StatusCreated)
+			_, err := c.do(http.MethodPost, "/v2/platform/own/odd/blobs/uploads/?mount="+string(killDigests(k.two)[1])+"&from=platform/own/two", nil, killOctets, http.StatusCreated)
 			return err
 		},
 		func() error { return c.push(app, string(gone.Digest), gone, 1) },
@@ -274,7 +274,7 @@ func (c *killClient) work(k *killImages) error {
 			return err
 		},
 		func() error {
-			_, err := c.do(http.MethodDelete, "/v2/"+app+"/blobs/"+string(killDigest(gone, gone.Blobs[1])), nil, killOctets, http.StatusAccepted)
+			_, err := c.do(http.MethodDelete, "/v2/"+app+"/blobs/"+string(killDigests(gone)[1]), nil, killOctets, http.StatusAccepted)
 			return err
 		},
 	}

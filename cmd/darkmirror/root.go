@@ -177,6 +177,19 @@ func (a *app) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.err, nil))
 }
 
+// serverLogger tells what went wrong without being asked: an answer of the
+// server says that its log has the reason.
+func (a *app) serverLogger() *slog.Logger {
+	if a.verbose {
+		return a.logger()
+	}
+	o := &slog.HandlerOptions{Level: slog.LevelError}
+	if a.output.machine() {
+		return slog.New(slog.NewJSONHandler(a.err, o))
+	}
+	return slog.New(slog.NewTextHandler(a.err, o))
+}
+
 // load reads the configuration and checks its role; role "" takes either.
 func (a *app) load(role string) (*config.Config, error) {
 	name := a.configFile

@@ -43,14 +43,14 @@ import (
 //	registry referrers NAME REPO VAR       print what the fallback tag of it lists
 //	registry fallback NAME REPO VAR REFERRER...
 //	                                       list these under the fallback tag of VAR
-//	registry received NAME LEAST MOST      so many bytes were sent to it, since it
-//	                                       was last asked
+//	registry received NAME LEAST MOST      so many bytes were sent to it, or by it,
+//	registry sent NAME LEAST MOST          since it was last asked
 //	registry pull URL REPO[:TAG] VAR       everything of it is served there, byte
 //	                                       for byte
 //	registry push STATUS URL REPO[:TAG] VAR [TOKEN]
 //	                                       push it there; STATUS is that of the first
 //	                                       refusal, which is printed, or 201
-const registryUsage = "registry up|put|save|lose|lost|has|tags|referrers|fallback|received|pull|push ARG..."
+const registryUsage = "registry up|put|save|lose|lost|has|tags|referrers|fallback|received|sent|pull|push ARG..."
 
 func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	commands := map[string]struct {
@@ -66,7 +66,8 @@ func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 		"tags":      {2, 2, registryTags},
 		"referrers": {3, 3, registryReferrers},
 		"fallback":  {4, -1, registryFallback},
-		"received":  {3, 3, registryReceived},
+		"received":  {3, 3, func(ts *testscript.TestScript, a []string) { registryBytes(ts, a, (*ocitest.Registry).Received) }},
+		"sent":      {3, 3, func(ts *testscript.TestScript, a []string) { registryBytes(ts, a, (*ocitest.Registry).Sent) }},
 		"pull":      {3, 3, registryPull},
 		"push":      {4, 5, registryPush},
 	}
@@ -281,12 +282,12 @@ func registryFallback(ts *testscript.TestScript, args []string) {
 	r.Put(args[1], "sha256-"+subject.Digest.Hex(), ocitest.Index(list...))
 }
 
-func registryReceived(ts *testscript.TestScript, args []string) {
+func registryBytes(ts *testscript.TestScript, args []string, count func(*ocitest.Registry, string, string) int64) {
 	r := registryNamed(ts, args[0])
-	n := r.Received("", "/v2/")
+	n := count(r, "", "/v2/")
 	r.ResetLog()
 	if n < bytesOf(ts, args[1]) || n > bytesOf(ts, args[2]) {
-		ts.Fatalf("%s was sent %d bytes, want %s to %s", args[0], n, args[1], args[2])
+		ts.Fatalf("%s: %d bytes, want %s to %s", args[0], n, args[1], args[2])
 	}
 }
 

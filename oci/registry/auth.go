@@ -48,6 +48,18 @@ func (h *Handler) access(r *http.Request) access {
 	return accessNone
 }
 
+// Guard lets those pass to next who may pull from the registry.
+func (h *Handler) Guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.access(r) == accessNone {
+			w.Header().Set("WWW-Authenticate", `Basic realm="darkmirror"`)
+			http.Error(w, "a user name (any) and the token as the password are needed", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // same compares secrets in a time that does not depend on them; an empty one
 // is equal to nothing.
 func same(got, want string) bool {
