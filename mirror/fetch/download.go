@@ -202,18 +202,23 @@ func (d *download) reset() error {
 
 // wrongSize refuses a file that has n bytes; -1 stands for too many.
 func (d *download) wrongSize(n int64) error {
+	r := wrongSize(d.c, d.url, d.p.Total(), n)
+	if err := d.p.Reset(); err != nil {
+		return &localError{errors.Join(r, err)}
+	}
+	return r
+}
+
+func wrongSize(c *Client, rawURL string, want, n int64) *artifact.Refusal {
 	r := &artifact.Refusal{
-		Class: artifact.ErrIntegrity, Code: "FETCH-SIZE", Subject: d.c.c.Name + ": " + Redact(d.url),
-		Reason: "more bytes than the index says", Want: strconv.FormatInt(d.p.Total(), 10), Got: "more",
+		Class: artifact.ErrIntegrity, Code: "FETCH-SIZE", Subject: c.c.Name + ": " + Redact(rawURL),
+		Reason: "more bytes than the index says", Want: strconv.FormatInt(want, 10), Got: "more",
 	}
 	if n >= 0 {
 		r.Got = strconv.FormatInt(n, 10)
 	}
-	if n >= 0 && n < d.p.Total() {
+	if n >= 0 && n < want {
 		r.Reason = "fewer bytes than the index says"
-	}
-	if err := d.p.Reset(); err != nil {
-		return &localError{errors.Join(r, err)}
 	}
 	return r
 }

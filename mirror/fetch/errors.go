@@ -23,7 +23,10 @@ type Error struct {
 	// RetryAfter is what the server asks to wait, where that is more than
 	// Config.MaxWait; 0 otherwise.
 	RetryAfter time.Duration
-	Err        error // the cause, where there was no reply or not all of it
+	// Header are the reply's, for protocols that say there what is wrong. They
+	// are from outside and enter no message by themselves.
+	Header http.Header
+	Err    error // the cause, where there was no reply or not all of it
 }
 
 func (e *Error) Error() string {

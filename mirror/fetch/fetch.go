@@ -12,15 +12,16 @@
 //     enter no error, no event and no log.
 //   - Requests to one host, and all together, are bounded by the [Pool]; one
 //     counts until its body has ended or is closed.
-//   - A download grows a [Partial] and nothing else; what was received counts
-//     only after the partial's own digest check.
+//   - A download grows a [Partial] or [PartsPartial] and nothing else; what was
+//     received counts only after its own digest check.
 //   - The environment's proxies are used only where [Config] says so; there
 //     are no cookies, and no Referer is sent.
 //
 // Limits: documents by [GetOptions].Limit, replies that are not wanted by
 // maxErrorBody and drainTime, redirects by maxRedirects, headers by maxHeader,
 // waiting by maxRetryAfter and [Config].IdleTimeout, tries without progress by
-// [Config].MaxRetries.
+// [Config].MaxRetries; requests over time by a [Budget], bytes over time by a
+// [Bandwidth].
 package fetch
 
 import (
@@ -86,6 +87,8 @@ type Config struct {
 	// asks for more ends the request with an [Error] that says so. 0 waits
 	// two minutes in place of whatever more is asked for.
 	MaxWait time.Duration
+	// Budget bounds requests over time; nil does not.
+	Budget  *Budget
 	Logger  *slog.Logger         // nil discards
 	OnEvent func(artifact.Event) // may be nil
 }
@@ -95,6 +98,7 @@ type Client struct {
 	c     Config
 	pool  *Pool
 	hosts map[string]bool
+	base  *http.Transport
 	http  *http.Client
 	rt    http.RoundTripper // for other libraries
 	// foreign lets requests of others pass, credentials of their own included.
@@ -134,6 +138,7 @@ func New(p *Pool, c Config) (*Client, error) {
 		return nil, err
 	}
 	base := p.transport(transportKey{ca: key, proxy: c.ProxyFromEnvironment, wait: c.IdleTimeout}, roots)
+	cl.base = base
 	cl.http = &http.Client{
 		Transport:     &guard{client: cl, auth: auth, next: base},
 		CheckRedirect: checkRedirect,

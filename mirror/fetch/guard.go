@@ -41,6 +41,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := g.client.c.Budget.spend(req.Context(), name); err != nil {
+		return nil, err
+	}
 	release, err := g.client.pool.acquire(req.Context(), name)
 	if err != nil {
 		return nil, err
@@ -52,7 +55,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		release()
 		return nil, err
 	}
-	resp.Body = newBody(resp, g.client.c.IdleTimeout, cancel, release)
+	b := newBody(resp, g.client.c.IdleTimeout, cancel, release)
+	b.ctx, b.rate = ctx, g.client.pool.rate
+	resp.Body = b
 	return resp, nil
 }
 
@@ -114,8 +119,10 @@ type body struct {
 	timer   *time.Timer
 	idle    time.Duration // 0: the timer runs once, from the start
 	stalled atomic.Bool
+	ctx     context.Context
 	cancel  context.CancelFunc
 	release func()
+	rate    *Bandwidth
 }
 
 func newBody(resp *http.Response, idle time.Duration, cancel context.CancelFunc, release func()) *body {
@@ -138,10 +145,15 @@ func newBody(resp *http.Response, idle time.Duration, cancel context.CancelFunc,
 
 // Read fails with errStalled when the server gives nothing.
 func (b *body) Read(p []byte) (int, error) {
+	p, err := b.rate.wait(b.ctx, p)
+	if err != nil {
+		return 0, err
+	}
 	if b.idle > 0 {
 		b.timer.Reset(b.idle)
 	}
 	n, err := b.ReadCloser.Read(p)
+	b.rate.spent(n)
 	if b.idle > 0 {
 		b.timer.Stop()
 	}

@@ -35,6 +35,10 @@ type Pool struct {
 	total   chan struct{}
 	buffers sync.Pool // *[]byte of copyBuffer
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+	// rate bounds what bodies bring, over all hosts; nil does not.
+	rate *Bandwidth
+	// apart gives each request a connection of its own.
+	apart bool
 
 	mu         sync.Mutex
 	hosts      map[string]chan struct{}
@@ -60,6 +64,15 @@ func NewPool(perHost, total int) *Pool {
 	}
 	return p
 }
+
+// SetBandwidth makes this pool's bodies arrive no faster than b allows, which
+// several pools may share. It is called before the pool is used.
+func (p *Pool) SetBandwidth(b *Bandwidth) { p.rate = b }
+
+// SetApart gives each request a connection of its own, by speaking HTTP/1.1:
+// many requests over one connection of HTTP/2 are as fast as that one is. It
+// is called before the pool is used.
+func (p *Pool) SetApart() { p.apart = true }
 
 // acquire waits for a place at the host first, then for one in all, so that
 // a slow host does not fill the pool with its queue.
@@ -116,7 +129,7 @@ func (p *Pool) transport(key transportKey, roots *x509.CertPool) *http.Transport
 		IdleConnTimeout:        keepIdle,
 		MaxIdleConnsPerHost:    p.perHost,
 		MaxResponseHeaderBytes: maxHeader,
-		ForceAttemptHTTP2:      true,
+		ForceAttemptHTTP2:      !p.apart,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter},
 	}
 	if key.proxy {

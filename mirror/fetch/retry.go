@@ -188,7 +188,7 @@ func (k *call) backoff(_, _ time.Duration, _ int, resp *http.Response) time.Dura
 		if c.c.MaxWait > 0 {
 			most = c.c.MaxWait
 		}
-		if asked, ok := retryAfterWithin(resp.Header.Get("Retry-After"), c.now(), most); ok {
+		if asked, ok := c.asked(resp, most); ok {
 			d = max(asked, min(d, c.c.RetryWait)) // "0" and dates gone by are no licence to hammer
 		}
 	}
@@ -201,11 +201,38 @@ func (c *Client) tooLong(resp *http.Response) time.Duration {
 	if c.c.MaxWait == 0 || !retryStatus(resp.StatusCode) {
 		return 0
 	}
-	asked, ok := retryAfterWithin(resp.Header.Get("Retry-After"), c.now(), maxAsked)
+	asked, ok := c.asked(resp, maxAsked)
 	if !ok || asked <= c.c.MaxWait {
 		return 0
 	}
 	return asked
+}
+
+// asked is how long a reply asks us to wait, by Retry-After or, where there is
+// none, by the RateLimit header of draft-ietf-httpapi-ratelimit-headers: a
+// quota that is used up, and the seconds until it is filled again.
+func (c *Client) asked(resp *http.Response, most time.Duration) (time.Duration, bool) {
+	if v := resp.Header.Get("Retry-After"); v != "" {
+		return retryAfterWithin(v, c.now(), most)
+	}
+	if resp.StatusCode != http.StatusTooManyRequests {
+		return 0, false
+	}
+	for limit := range strings.SplitSeq(resp.Header.Get("RateLimit"), ",") {
+		left, reset := "", ""
+		for field := range strings.SplitSeq(limit, ";") {
+			switch key, value, _ := strings.Cut(strings.TrimSpace(field), "="); key {
+			case "r":
+				left = value
+			case "t":
+				reset = value
+			}
+		}
+		if left == "0" && reset != "" && strings.Trim(reset, "0123456789") == "" {
+			return retryAfterWithin(reset, c.now(), most)
+		}
+	}
+	return 0, false
 }
 
 // maxAsked bounds what is believed of a Retry-After, so that it can be added
@@ -261,7 +288,7 @@ func (k *call) wrap(ctx context.Context, err error) error {
 // statusError is a reply that is not wanted.
 func (c *Client) statusError(op string, resp *http.Response) error {
 	drain(resp.Body)
-	e := &Error{Source: c.c.Name, Op: op, URL: Redact(resp.Request.URL.String()), Status: resp.StatusCode}
+	e := &Error{Source: c.c.Name, Op: op, URL: Redact(resp.Request.URL.String()), Status: resp.StatusCode, Header: resp.Header}
 	if asked := c.tooLong(resp); asked > 0 {
 		e.RetryAfter = asked
 	}

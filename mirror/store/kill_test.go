@@ -39,6 +39,13 @@ func work(t *testing.T, dir string) {
 		write(t, p, b[500:])
 		must(t, p.Commit())
 	}
+	b = noise(2500, 4)
+	if d := artifact.Sum(b); !s.Has(d) {
+		p := parts(t, s, b, 1000)
+		must(t, p.Reset())
+		complete(t, p, b, 300)
+		must(t, p.Commit())
+	}
 	bad := noise(3000, 3)
 	if _, err := os.Stat(filepath.Join(dir, "spoilt")); errors.Is(err, os.ErrNotExist) {
 		d := put(t, s, bad)

@@ -112,6 +112,9 @@ func (p *Partial) recover() error {
 	if fi.Size() == 0 || fi.Size() > p.size {
 		return p.Reset()
 	}
+	if _, err := os.Lstat(p.name() + partsExt); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, p.Reset()) // in parts, with gaps between them
+	}
 	if p.n, err = p.s.hashInto(p.h, p.f); err != nil {
 		return err
 	}
@@ -122,7 +125,10 @@ func (p *Partial) recover() error {
 	return err
 }
 
-func (p *Partial) name() string { return filepath.Join(p.s.partial, p.want.Hex()) }
+func (p *Partial) name() string { return p.s.partialName(p.want) }
+
+// partialName is where a download of d lies.
+func (s *Store) partialName(d artifact.Digest) string { return filepath.Join(s.partial, d.Hex()) }
 
 // Size is the number of bytes that are there.
 func (p *Partial) Size() int64 { return p.n }
@@ -161,6 +167,9 @@ func (p *Partial) Reset() error {
 	}
 	failpoint.Here("store.partial-reset")
 	if err := p.f.Truncate(0); err != nil {
+		return err
+	}
+	if err := removeIfThere(p.name() + partsExt); err != nil {
 		return err
 	}
 	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
@@ -260,13 +269,14 @@ func (s *Store) sweepPartials(keep func(artifact.Digest) bool) error {
 	}
 	for _, name := range names {
 		hexDigits, isValidator := strings.CutSuffix(name, validatorExt)
+		hexDigits, isRecord := strings.CutSuffix(hexDigits, partsExt)
 		d, err := artifact.ParseHex(hexDigits)
 		if err != nil {
 			continue // not ours
 		}
 		full := filepath.Join(s.partial, name)
 		wanted := keep != nil && keep(d) && !s.Has(d)
-		if wanted && isValidator {
+		if wanted && (isValidator || isRecord) {
 			_, err = os.Lstat(filepath.Join(s.partial, hexDigits))
 			wanted = err == nil
 		}

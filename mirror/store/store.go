@@ -2,8 +2,9 @@
 // on the way in and on the way out. The layout below the store's folder is
 //
 //	blobs/sha256/ab/<64 hex digits>   finished blobs
-//	partial/<64 hex digits>           downloads to be resumed, with .validator files
+//	partial/<64 hex digits>           downloads to be resumed, with .validator and .parts files
 //	uploads/<32 hex digits>           what clients send, with .state files
+//	alias/<2 characters>/<name>       other names of blobs, hints that may be gone
 //	quarantine/<64 hex digits>-<n>    damaged blobs, kept as evidence
 //
 // Invariants:
@@ -190,7 +191,7 @@ func (s *Store) Sweep(keepPartial func(artifact.Digest) bool) error {
 			return fmt.Errorf("sweep store: %w", err)
 		}
 	}
-	if err := s.sweepPartials(keepPartial); err != nil {
+	if err := errors.Join(s.sweepPartials(keepPartial), s.sweepAliases()); err != nil {
 		return fmt.Errorf("sweep store: %w", err)
 	}
 	return durable.SyncDir(s.blobs)
