@@ -148,6 +148,9 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 	if err := i.complete(ctx, r, m); err != nil {
 		return err
 	}
+	if err := i.announce(ctx, m); err != nil {
+		return err
+	}
 	// What arrived is staged even when a volume is missing: the next run
 	// then needs that volume only.
 	if err := errors.Join(err, newVolumes(err, i.stage(ctx, r, m, need))); err != nil {
@@ -276,6 +279,35 @@ func (i *Importer) complete(ctx context.Context, r *bundle.Reader, m *bundle.Man
 		Reason: fmt.Sprintf("%d of the files that its snapshots name are neither in it nor inside; not imported: %s", n, i.absent(m)),
 		Err:    errors.New(strings.Join(missing, ", ")),
 	}
+}
+
+// announce lets publishers say what is on its way.
+func (i *Importer) announce(ctx context.Context, m *bundle.Manifest) error {
+	for _, ref := range m.Sources {
+		pub, ok := i.publisher(ref.Name)
+		if !ok || !i.Store.Has(ref.Snapshot) {
+			continue
+		}
+		a, ok := pub.(Announcer)
+		if !ok {
+			continue
+		}
+		if _, now, err := i.published(ref.Name); err != nil || now == ref.Snapshot {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		snap, err := loadSnapshot(i.Store, ref.Snapshot)
+		if err != nil {
+			return err
+		}
+		if err := a.Announce(ctx, snap); err != nil {
+			return err
+		}
+		failpoint.Here("import.announced")
+	}
+	return nil
 }
 
 // maxListed bounds the files in the text of a refusal.
@@ -590,6 +622,26 @@ func ReadSnapshots(ctx context.Context, r *bundle.Reader, m *bundle.Manifest, st
 		}
 	}
 	return snaps, nil
+}
+
+// ReadMeta reads a metadata file of a snapshot, of at most limit bytes, from
+// the bundle that brings it or from the store, which may be nil; false where
+// neither has it.
+func ReadMeta(ctx context.Context, r *bundle.Reader, m *bundle.Manifest, st *store.Store, f artifact.File, limit int64) ([]byte, bool, error) {
+	if f.Size > limit {
+		return nil, false, fmt.Errorf("%s has %d bytes, at most %d are read", f.Path, f.Size, limit)
+	}
+	if at := slices.IndexFunc(m.Blobs, func(b bundle.Blob) bool { return b.Digest == f.Digest }); at >= 0 {
+		data, err := readBlob(ctx, r, m.Blobs[at])
+		if !errors.Is(err, artifact.ErrSequence) {
+			return data, err == nil, err
+		}
+	}
+	if st == nil || !st.Has(f.Digest) {
+		return nil, false, nil
+	}
+	data, err := st.ReadAll(f.Digest, limit)
+	return data, err == nil, err
 }
 
 func readBlob(ctx context.Context, r *bundle.Reader, b bundle.Blob) (data []byte, err error) {

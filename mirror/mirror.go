@@ -75,6 +75,14 @@ type Publisher interface {
 	Publish(ctx context.Context, snap *artifact.Snapshot, seq uint64, now time.Time) (string, error)
 }
 
+// An Announcer is a Publisher that can tell clients what is on its way.
+type Announcer interface {
+	Publisher
+	// Announce is called when a bundle is genuine and the snapshot is inside,
+	// before the files are; they may take several tries. Publish ends it.
+	Announce(ctx context.Context, snap *artifact.Snapshot) error
+}
+
 // A Claimer is a Publisher whose target may be that of others too.
 type Claimer interface {
 	Publisher

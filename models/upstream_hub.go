@@ -1,0 +1,59 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/darkmirror/darkmirror/internal/failpoint"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/models/hub"
+)
+
+// What a part of a file may have. A small one is soon had again; a large one
+// spends few requests: the largest files have some two thousand parts.
+const (
+	minPart     = 8 << 20
+	maxPart     = 64 << 20
+	partsAtMost = 64 // of a file between the two
+)
+
+// A hubUpstream reads a hub.
+type hubUpstream struct {
+	c     *hub.Client
+	st    *store.Store
+	conns int
+}
+
+func (u *hubUpstream) origin() string { return u.c.Endpoint() }
+
+func (u *hubUpstream) resolve(ctx context.Context, name hub.Repo, revision string) (*hub.Commit, error) {
+	return u.c.Resolve(ctx, name, revision)
+}
+
+func (u *hubUpstream) tree(ctx context.Context, name hub.Repo, commit string) ([]hub.Entry, error) {
+	return u.c.Tree(ctx, name, commit)
+}
+
+func (u *hubUpstream) content(ctx context.Context, name hub.Repo, commit string, e *hub.Entry) ([]byte, error) {
+	return u.c.Content(ctx, name, commit, e)
+}
+
+func (u *hubUpstream) url(name hub.Repo, commit, path string) string {
+	return u.c.FileURL(name, commit, path)
+}
+
+// fetch brings a file into the store, going on where an earlier run stopped.
+func (u *hubUpstream) fetch(ctx context.Context, name hub.Repo, commit, path string, d artifact.Digest, size int64) (err error) {
+	if u.st.Has(d) {
+		return nil
+	}
+	p, err := u.st.Parts(d, size, min(max(size/partsAtMost, minPart), maxPart))
+	if err != nil {
+		return fmt.Errorf("%s@%s: %s: %w", name, commit, path, err)
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	failpoint.Here("models.fetch")
+	return u.c.Download(ctx, name, commit, path, p, u.conns)
+}
