@@ -244,6 +244,9 @@ type PublishConfig struct {
 	Registry string `yaml:"registry" doc:"a registry to publish into, with a prefix for the names: registry.example/mirror"`
 	Harbor   string `yaml:"harbor" doc:"in place of registry: a Harbor project, as harbor.example/platform"`
 
+	Models   string `yaml:"models" doc:"publish the models of this source as artifacts, in place of images of a bundle: llm for models/llm"`
+	Modelcar bool   `yaml:"modelcar" doc:"models: also as images with the files under /models, for KServe and image volumes; needs as much room again"`
+
 	Paths  string `yaml:"paths" default:"full" enum:"full|plain" doc:"names in the target: with the upstream's host, or without"`
 	Tags   string `yaml:"tags" default:"move" enum:"move|keep|fail|digest-only" doc:"what to do with a tag that points elsewhere: move it, keep it, fail, or push no tags at all"`
 	Verify string `yaml:"verify" default:"quick" enum:"quick|full" doc:"how to look at what is there already: ask for each blob, or read it again"`
@@ -326,6 +329,12 @@ func (c *PublishConfig) Validate() error {
 		p.add(key, "%v", spec.CheckName(prefix))
 	case c.Harbor != "" && (prefix == "" || strings.Contains(prefix, "/")):
 		p.add("harbor", "want the address of one project, as https://harbor.example/platform")
+	}
+	if c.Modelcar && c.Models == "" {
+		p.add("modelcar", "is for models only")
+	}
+	if c.Models != "" && c.Paths == pathsPlain {
+		p.add("paths", "the names of models begin with their organisation, which plain would take away")
 	}
 	p.choice("paths", c.Paths, pathsFull, pathsPlain)
 	p.choice("tags", c.Tags, tagsMove, tagsKeep, tagsFail, tagsDigestOnly)
