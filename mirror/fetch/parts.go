@@ -102,14 +102,12 @@ func (d *partsDownload) fill(ctx context.Context, conns int) error {
 
 // work fetches part after part.
 func (d *partsDownload) work(ctx context.Context) error {
-	buf, release := d.c.pool.buffer()
-	defer release()
 	for {
 		i, ok := d.p.Take()
 		if !ok {
 			return nil
 		}
-		err := d.part(ctx, i, buf)
+		err := d.part(ctx, i)
 		d.p.Return(i)
 		if err != nil {
 			return err
@@ -118,9 +116,9 @@ func (d *partsDownload) work(ctx context.Context) error {
 }
 
 // part fetches what one part lacks.
-func (d *partsDownload) part(ctx context.Context, i int, buf []byte) error {
+func (d *partsDownload) part(ctx context.Context, i int) error {
 	for next, end := d.p.Span(i); next < end; next, end = d.p.Span(i) {
-		if err := d.ask(ctx, i, buf); err != nil {
+		if err := d.ask(ctx, i); err != nil {
 			return err
 		}
 	}
@@ -128,7 +126,7 @@ func (d *partsDownload) part(ctx context.Context, i int, buf []byte) error {
 }
 
 // ask sends one request for a part, with its tries.
-func (d *partsDownload) ask(ctx context.Context, i int, buf []byte) error {
+func (d *partsDownload) ask(ctx context.Context, i int) error {
 	address, known := d.address()
 	if !known {
 		// One asks; the others wait until it is answered.
@@ -157,6 +155,8 @@ func (d *partsDownload) ask(ctx context.Context, i int, buf []byte) error {
 			return err
 		}
 		unlock()
+		buf, release := d.c.pool.buffer() // not before: many wait for their turn
+		defer release()
 		return errors.Join(d.copy(i, resp, buf), d.end(resp, buf))
 	})
 	if known && isA[*Error](err) {

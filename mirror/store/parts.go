@@ -32,8 +32,10 @@ const (
 	// maxParts bounds the parts of one file: 100 TB in the largest parts
 	// that anybody asks for are 1.5 million.
 	maxParts = 2_000_000
-	// catchUp is how many buffers one write hashes that others have left.
-	catchUp = 4
+	// catchUp is how many buffers one write hashes that others have left: so
+	// many that the hash does not fall behind, and so few that the connection
+	// of whoever hashes does not stand still for long.
+	catchUp = 64
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -58,6 +60,10 @@ type Parts struct {
 	partSize int64
 	f        *os.File // nil after Close or a successful Commit
 	rec      *os.File // nil for a file of one part
+
+	// writing is held while the file is written: the kernel lets one writer of
+	// a file in at a time, and the others would spin.
+	writing sync.Mutex
 
 	mu   sync.Mutex
 	part []part
@@ -352,7 +358,10 @@ func (p *Parts) WritePart(i int, b []byte) error {
 	if int64(len(b)) > end-at {
 		return wrongSize(p.want, p.size, "more")
 	}
-	if _, err := p.f.WriteAt(b, at); err != nil {
+	p.writing.Lock()
+	_, err := p.f.WriteAt(b, at)
+	p.writing.Unlock()
+	if err != nil {
 		return fmt.Errorf("parts of %s: %w", p.want, p.s.spaced(err, p.size))
 	}
 	failpoint.Here("store.part-written")
@@ -387,13 +396,13 @@ func (p *Parts) hash(at int64, b []byte) error {
 // readBack hashes at most that many buffers of what is there behind the hash;
 // below zero all of it.
 func (p *Parts) readBack(buffers int) error {
-	end := p.contiguous()
-	if buffers == 0 || p.hashed >= end {
-		return nil
-	}
 	buf, release := p.s.buffer()
 	defer release()
-	for ; buffers != 0 && p.hashed < end; buffers-- {
+	for ; buffers != 0; buffers-- {
+		end := p.contiguous()
+		if p.hashed == end {
+			return nil
+		}
 		n, err := p.f.ReadAt(buf[:min(int64(len(buf)), end-p.hashed)], p.hashed)
 		_, _ = p.h.Write(buf[:n]) // hash.Hash never fails
 		p.hashed += int64(n)
