@@ -260,9 +260,9 @@ func (e *Exporter) settle(run *Run, failed []*ItemError) error {
 				s.Snapshot.Artifacts, s.Snapshot.Meta = nil, nil
 			}
 		case len(lost) > 0:
-			s.Snapshot.Artifacts = slices.DeleteFunc(slices.Clone(s.Snapshot.Artifacts), func(a artifact.Artifact) bool {
-				return lost[a.Name+" "+a.Version]
-			})
+			if err := e.without(s, lost); err != nil {
+				return err
+			}
 		}
 	}
 	// A source that was never sealed and failed as a whole has no state yet.
@@ -270,6 +270,33 @@ func (e *Exporter) settle(run *Run, failed []*ItemError) error {
 		return s.Kept && s.Snapshot.Meta == nil && s.Snapshot.Artifacts == nil
 	})
 	return nil
+}
+
+// without takes lost artifacts, "NAME VERSION", out of a snapshot.
+func (e *Exporter) without(s *PlannedSource, lost map[string]bool) error {
+	var out, in []artifact.Artifact
+	for _, a := range s.Snapshot.Artifacts {
+		if lost[a.Name+" "+a.Version] {
+			out = append(out, a)
+		} else {
+			in = append(in, a)
+		}
+	}
+	s.Snapshot.Artifacts = in
+	src, _ := e.source(s.Snapshot.Source)
+	keeper, ok := src.(Keeper)
+	if !ok {
+		return nil
+	}
+	prev, err := e.previous(s.Snapshot.Source)
+	if err != nil || prev == nil {
+		return err
+	}
+	kept, err := keeper.Keep(&s.Snapshot, prev, out)
+	if err == nil {
+		s.Snapshot = *kept
+	}
+	return err
 }
 
 // Scan runs the scanners over the plan's artifacts and applies the policy.

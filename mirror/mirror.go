@@ -53,6 +53,14 @@ type WaiverKeeper interface {
 	KeepsWaivers() bool
 }
 
+// A Keeper is a Source that can leave something as it was sealed before where
+// what is new of it could not be had. Without that it would be gone inside.
+type Keeper interface {
+	Source
+	// Keep answers snap, which lacks lost, with what prev had in their place.
+	Keep(snap, prev *artifact.Snapshot, lost []artifact.Artifact) (*artifact.Snapshot, error)
+}
+
 // WaivedPath is the list of waived findings among a snapshot's metadata, and
 // WaivedSchema names its encoding.
 const (

@@ -201,7 +201,11 @@ func (c *chosen) summary(before *Set) []string {
 		}
 	}
 	if c.saved > 0 {
-		add("profile %s leaves out %d files and saves %s", c.rev.Profile, len(c.rev.Left), sizeText(c.saved))
+		files := "files"
+		if len(c.rev.Left) == 1 {
+			files = "file"
+		}
+		add("profile %s leaves out %d %s and saves %s", c.rev.Profile, len(c.rev.Left), files, sizeText(c.saved))
 	}
 	for _, f := range c.rev.Files {
 		if f.Size > hub.HTTPLimit {

@@ -249,7 +249,7 @@ type OllamaConfig struct {
 
 // An S3Config is an object store to publish into.
 type S3Config struct {
-	Endpoint      string   `yaml:"endpoint" doc:"the store's address, as https://s3.example"`
+	Endpoint      string   `yaml:"endpoint" doc:"the store's address, with its scheme"`
 	Bucket        string   `yaml:"bucket" doc:"the bucket; it is never created"`
 	Prefix        string   `yaml:"prefix" doc:"first part of the objects' names"`
 	Region        string   `yaml:"region" default:"us-east-1" doc:"the region that the store calls itself"`

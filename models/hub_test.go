@@ -135,7 +135,7 @@ func TestHubProfileAndNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(notes, "\n")
-	for _, want := range []string{"profile vllm leaves out 1 files and saves 7.8 KiB", "loading it asks for team/base"} {
+	for _, want := range []string{"profile vllm leaves out 1 file and saves 7.8 KiB", "loading it asks for team/base"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no note %q in\n%s", want, text)
 		}

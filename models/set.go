@@ -148,6 +148,33 @@ func (r *record) encode() ([]byte, error) {
 	return b, err
 }
 
+// remove takes a revision out and answers what stood for it.
+func (r *record) remove(name, commit string) (refs []string) {
+	r.Revisions = slices.DeleteFunc(r.Revisions, func(rr recordRevision) bool {
+		if rr.Repo != name || rr.Commit != commit {
+			return false
+		}
+		refs = append(refs, rr.Refs...)
+		return true
+	})
+	return refs
+}
+
+// add makes ref stand for a revision; true where that was not in the record.
+func (r *record) add(rev *Revision, ref string) bool {
+	for i := range r.Revisions {
+		if rr := &r.Revisions[i]; rr.Repo == rev.Repo.String() && rr.Commit == rev.Commit {
+			rr.Refs = append(rr.Refs, ref)
+			slices.Sort(rr.Refs)
+			return false
+		}
+	}
+	rr := rev.record()
+	rr.Refs = []string{ref}
+	r.Revisions = append(r.Revisions, rr)
+	return true
+}
+
 func decodeRecord(b []byte) (*record, error) {
 	var r record
 	if err := strictjson.Unmarshal(b, &r); err != nil {

@@ -77,7 +77,7 @@ func NewSource(cfg Config, name string, client *fetch.Client, st *store.Store, l
 		if err != nil {
 			return nil, err
 		}
-		s.up = &hubUpstream{c: c, st: st, conns: cfg.PerHost()}
+		s.up = newHubUpstream(c, st, cfg.PerHost())
 	}
 	return s, nil
 }
@@ -302,6 +302,56 @@ func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	return s.up.fetch(ctx, name, commit, path, f.Digest, f.Size)
+}
+
+// Keep puts what branches stood for before in the place of revisions that
+// could not be had. One that was asked for by commit has no predecessor.
+func (s *Source) Keep(snap, prev *artifact.Snapshot, lost []artifact.Artifact) (*artifact.Snapshot, error) {
+	meta, ok := RecordOf(snap)
+	if !ok {
+		return nil, fmt.Errorf("%s: the snapshot has no %s", s.name, recordPath)
+	}
+	b, err := s.st.ReadAll(meta.Digest, maxRecord)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := decodeRecord(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", s.name, recordPath, err)
+	}
+	before, err := ReadSet(prev, s.st)
+	if err != nil {
+		return nil, err
+	}
+	out := *snap
+	out.Artifacts = slices.Clone(snap.Artifacts)
+	for _, a := range lost {
+		for _, ref := range rec.remove(a.Name, a.Version) {
+			name, err := hub.ParseRepo(a.Name)
+			if err != nil {
+				return nil, err
+			}
+			old, ok := before.Find(name, ref)
+			if ok && rec.add(old, ref) {
+				at := slices.IndexFunc(prev.Artifacts, func(p artifact.Artifact) bool { return p.Name == a.Name && p.Version == old.Commit })
+				out.Artifacts = append(out.Artifacts, prev.Artifacts[at])
+			}
+		}
+	}
+	if b, err = rec.encode(); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	d, err := s.st.PutBytes(b)
+	if err != nil {
+		return nil, err
+	}
+	out.Meta = slices.Clone(snap.Meta)
+	for i := range out.Meta {
+		if out.Meta[i].Path == recordPath {
+			out.Meta[i].Digest, out.Meta[i].Size = d, int64(len(b))
+		}
+	}
+	return &out, nil
 }
 
 // splitFilePath is the inverse of filePath.

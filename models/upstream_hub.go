@@ -15,8 +15,11 @@ import (
 // spends few requests: the largest files have some two thousand parts.
 const (
 	minPart     = 8 << 20
-	maxPart     = 64 << 20
-	partsAtMost = 64 // of a file between the two
+	maxPart     = 32 << 20
+	partsAtMost = 256 // of a file between the two
+	// largeAtOnce is how many files of several parts are under way: one alone
+	// fills the connections, and the others keep them busy at its end.
+	largeAtOnce = 3
 )
 
 // A hubUpstream reads a hub.
@@ -24,6 +27,11 @@ type hubUpstream struct {
 	c     *hub.Client
 	st    *store.Store
 	conns int
+	large chan struct{} // a place for each file of several parts
+}
+
+func newHubUpstream(c *hub.Client, st *store.Store, conns int) *hubUpstream {
+	return &hubUpstream{c: c, st: st, conns: conns, large: make(chan struct{}, largeAtOnce)}
 }
 
 func (u *hubUpstream) origin() string { return u.c.Endpoint() }
@@ -48,6 +56,14 @@ func (u *hubUpstream) url(name hub.Repo, commit, path string) string {
 func (u *hubUpstream) fetch(ctx context.Context, name hub.Repo, commit, path string, d artifact.Digest, size int64) (err error) {
 	if u.st.Has(d) {
 		return nil
+	}
+	if size > minPart {
+		select {
+		case u.large <- struct{}{}:
+			defer func() { <-u.large }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	p, err := u.st.Parts(d, size, min(max(size/partsAtMost, minPart), maxPart))
 	if err != nil {
