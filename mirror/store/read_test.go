@@ -289,6 +289,34 @@ func TestLink(t *testing.T) {
 	}
 }
 
+// TestIs: a link is the blob until the store has another file for it.
+func TestIs(t *testing.T) {
+	s, b := open(t), noise(1000, 1)
+	d := put(t, s, b)
+	dir := t.TempDir()
+	link, same := filepath.Join(dir, "link"), filepath.Join(dir, "copy")
+	must(t, errors.Join(s.Link(d, link), os.WriteFile(same, b, 0o600)))
+	is := func(name string) bool {
+		fi, err := os.Lstat(name)
+		must(t, err)
+		return s.Is(d, fi)
+	}
+	if !is(link) || is(same) {
+		t.Fatalf("the link is the blob: %v, the copy: %v", is(link), is(same))
+	}
+	flip(t, link, 5)
+	if _, err := s.File(d); !errors.Is(err, artifact.ErrIntegrity) {
+		t.Fatalf("damaged: %v", err)
+	}
+	if is(link) {
+		t.Error("the link is a blob that is not there")
+	}
+	put(t, s, b)
+	if is(link) || !is(s.path(d)) {
+		t.Error("the damaged file is still taken for the blob")
+	}
+}
+
 // TestLinkCopies: where a hard link is impossible a copy is made, from a file
 // system that is another one in truth where the test can have one.
 func TestLinkCopies(t *testing.T) {

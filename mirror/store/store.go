@@ -147,6 +147,15 @@ func (s *Store) size(d artifact.Digest) (int64, error) {
 	return fi.Size(), nil
 }
 
+// Is reports whether fi is of d's very file: a hard link of it, on the same
+// device with the same inode. It does not look at the bytes. A link that was
+// made before d was found damaged, or before the store was restored, leads to
+// another file.
+func (s *Store) Is(d artifact.Digest, fi fs.FileInfo) bool {
+	blob, err := os.Lstat(s.path(d))
+	return err == nil && blob.Mode().IsRegular() && os.SameFile(blob, fi)
+}
+
 // Free is the number of bytes that this user may still write.
 func (s *Store) Free() (int64, error) { return free(s.dir) }
 

@@ -42,21 +42,26 @@ func (c *slowConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Write sends pieces of a twentieth of a second, at least a packet.
+// Write sends pieces of a twentieth of a second, at least a packet. It sleeps
+// when it is some milliseconds ahead of its time, and catches up when it was
+// woken late: timers are not finer than that.
 func (c *slowConn) Write(p []byte) (int, error) {
 	if c.rate <= 0 {
 		return c.Conn.Write(p)
 	}
-	const packet = 1 << 10
+	const (
+		packet = 1 << 10
+		ahead  = 5 * time.Millisecond
+		late   = 50 * time.Millisecond
+	)
 	sent := 0
 	for sent < len(p) {
 		piece := p[sent:]
 		if most := max(c.rate/20, packet); int64(len(piece)) > most {
 			piece = piece[:most]
 		}
-		now := time.Now()
-		if c.free.Before(now) {
-			c.free = now
+		if oldest := time.Now().Add(-late); c.free.Before(oldest) {
+			c.free = oldest
 		}
 		c.free = c.free.Add(time.Duration(float64(len(piece)) / float64(c.rate) * float64(time.Second)))
 		n, err := c.Conn.Write(piece)
@@ -64,7 +69,9 @@ func (c *slowConn) Write(p []byte) (int, error) {
 		if err != nil {
 			return sent, err
 		}
-		c.sleep(time.Until(c.free))
+		if wait := time.Until(c.free); wait > ahead {
+			c.sleep(wait)
+		}
 	}
 	return sent, nil
 }

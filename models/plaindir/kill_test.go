@@ -1,0 +1,116 @@
+//go:build failpoint
+
+package plaindir
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+)
+
+// work publishes one set and then another; it may be repeated after a kill
+// anywhere.
+func work(t *testing.T, dir string) {
+	w := worldIn(t, dir)
+	if err := w.st.Sweep(func(artifact.Digest) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	target := w.target(t, Options{})
+	files := small()
+	files["config.json"] = "{}"
+	first := w.rev(t, "team/model", c1, []string{"main", "v1"}, small())
+	second := w.rev(t, "team/model", c2, []string{"main"}, files)
+	publish(t, target, w.rev(t, "gone/model", c1, []string{"main"}, map[string]string{"a/config.json": "{}"}), first)
+	publish(t, target, second)
+	spoilt := filepath.Join(w.dir, "team", "model", "config.json")
+	if err := errors.Join(os.Remove(spoilt), os.WriteFile(spoilt, []byte("[]"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, target, second)
+}
+
+// whole reports a link that leads to less than a revision.
+func whole(dir string) error {
+	links, err := filepath.Glob(filepath.Join(dir, "[tg]*", "model*"))
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		for name := range small() {
+			if strings.HasPrefix(link, filepath.Join(dir, "gone")) {
+				name = "a/config.json"
+			}
+			if _, err := os.Stat(filepath.Join(link, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// TestKill kills -9 a run at every passage of every fail point, looks at what
+// readers find then, runs it again, and compares the end with that of an
+// undisturbed run.
+func TestKill(t *testing.T) {
+	if dir := os.Getenv("PLAINDIR_KILL_DIR"); dir != "" {
+		work(t, dir)
+		return
+	}
+	run := func(dir string, env ...string) error {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$", "-test.count=1")
+		cmd.Env = append(os.Environ(), append(env, "PLAINDIR_KILL_DIR="+dir)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil && len(out) > 0 {
+			t.Logf("%s", out)
+		}
+		return err
+	}
+	calm, trace := t.TempDir(), filepath.Join(t.TempDir(), "trace")
+	if err := run(calm, "DARKMIRROR_FAILPOINT_TRACE="+trace); err != nil {
+		t.Fatal(err)
+	}
+	want := worldIn(t, calm).tree(t)
+	passed, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	points := make(map[string]int)
+	for name := range strings.FieldsSeq(string(passed)) {
+		if strings.HasPrefix(name, "plaindir.") || strings.HasPrefix(name, "models.place-") {
+			points[name]++
+		}
+	}
+	for _, name := range []string{"plaindir.announce", "plaindir.settle", "models.place-folder-filled", "models.place-folder-taken", "models.place-linked", "plaindir.link", "plaindir.link-removed", "plaindir.vanish"} {
+		if points[name] == 0 {
+			t.Fatalf("%s is not passed: %v", name, points)
+		}
+	}
+	for name, times := range points {
+		for n := range times {
+			dir, at := t.TempDir(), name+":"+strconv.Itoa(n+1)
+			err := run(dir, "DARKMIRROR_FAILPOINT="+at)
+			exit, ok := errors.AsType[*exec.ExitError](err)
+			if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("%s: not killed: %v", at, err)
+			}
+			if err := whole(filepath.Join(dir, "models")); err != nil {
+				t.Errorf("%s: %v", at, err)
+			}
+			if err := run(dir); err != nil {
+				t.Fatal(at, err)
+			}
+			if diff := cmp.Diff(want, worldIn(t, dir).tree(t)); diff != "" {
+				t.Errorf("%s: %s", at, diff)
+			}
+		}
+	}
+}
