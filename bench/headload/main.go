@@ -16,10 +16,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -30,14 +32,14 @@ func main() {
 	rate := flag.Float64("rate", 5000, "requests a second, over all connections; 0 sends as fast as replies come")
 	span := flag.Duration("for", 10*time.Second, "how long")
 	flag.Parse()
-	if err := run(*conns, *rate, *span, flag.Args()); err != nil {
+	if err := run(os.Stdout, *conns, *rate, *span, flag.Args()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(conns int, rate float64, span time.Duration, urls []string) error {
+func run(out io.Writer, conns int, rate float64, span time.Duration, urls []string) error {
 	if len(urls) == 0 || conns < 1 {
-		return errors.New("usage: headload [-conns N] [-rate R] [-for T] URL...")
+		return errors.New("want one connection at least, and a URL")
 	}
 	var every time.Duration
 	if rate > 0 {
@@ -82,8 +84,8 @@ func run(conns int, rate float64, span time.Duration, urls []string) error {
 		return errors.New("no reply")
 	}
 	at := func(p float64) float64 { return all[min(len(all)-1, int(p*float64(len(all))))].Seconds() * 1000 }
-	fmt.Printf("replies %d, a second %.0f, ms p50 %.3f p99 %.3f max %.3f\n", len(all), float64(len(all))/span.Seconds(), at(0.5), at(0.99), at(1))
-	return nil
+	_, err := fmt.Fprintf(out, "replies %d, a second %.0f, ms p50 %.3f p99 %.3f max %.3f\n", len(all), float64(len(all))/span.Seconds(), at(0.5), at(0.99), at(1))
+	return err
 }
 
 // one uses one connection until the time is over.
@@ -105,6 +107,9 @@ func one(c net.Conn, u *url.URL, due time.Time, every, span time.Duration) ([]ti
 		}
 		resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodHead})
 		if err != nil {
+			return took, err
+		}
+		if err := resp.Body.Close(); err != nil { // it has none
 			return took, err
 		}
 		if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Repo-Commit") == "" {
