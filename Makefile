@@ -10,10 +10,10 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients conformance fuzz bench bench-oci registries clean
+.PHONY: help build check lint test demo crash clients clients-models conformance registries s3 fuzz bench bench-oci bench-models clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 build: ## build bin/darkmirror
 	@$(GO) version >/dev/null 2>&1 || { echo "make: Go is missing: install Go $$(sed -n 's/^go //p' go.mod) or newer" >&2; exit 1; }
@@ -30,7 +30,7 @@ check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, go
 test: ## all tests with the race detector, then the kill -9 tests in their short form
 	sh testdata/need.sh test
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout=20m ./...
-	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./bundle ./apt ./oci/... ./cmd/darkmirror
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./bundle ./apt ./oci/... ./models/... ./cmd/darkmirror
 
 crash: ## kill -9 at every fail point and every passage of it (slow)
 	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror
@@ -44,11 +44,19 @@ clients: build ## real pip (old and new), uv, containerd and skopeo against the 
 	bash testdata/clients/run.sh
 	@if [ "$$(id -u)" = 0 ]; then bash testdata/clients/containerd.sh; else echo "containerd and skopeo: NOT RUN, they need root"; fi
 
+clients-models: build ## huggingface_hub (new and old), hf, @huggingface/hub, transformers, sentence-transformers
+	sh testdata/need.sh clients-models
+	bash testdata/clients/models.sh
+
 conformance: build ## the specification's own program against the embedded registry
 	bash testdata/conformance/run.sh
 
 registries: build ## docker-registry and distribution as upstream and targets; a killed 1 GiB pull and push
 	bash testdata/registries/run.sh
+	sh testdata/registries/modelpack.sh
+
+s3: build ## a real S3 server as a target of models, read back by boto3
+	sh testdata/s3/run.sh
 
 fuzz: ## every fuzz test for FUZZTIME each
 	sh testdata/fuzz.sh $(FUZZTIME)
@@ -58,6 +66,9 @@ bench: build ## figures of bench/, beside pip download and aptly
 
 bench-oci: build ## figures for images, beside crane, regctl, skopeo and oras
 	bash bench/oci/run.sh
+
+bench-models: build ## figures for models, beside hf download and nginx
+	bash bench/models/run.sh
 
 clean: ## remove what was built
 	rm -rf bin .cache .demo .venv bench/results

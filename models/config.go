@@ -20,8 +20,8 @@ const (
 	// counts in windows of five minutes.
 	defaultWait = 6 * time.Minute
 	// defaultConnections share a line whose single connections are slow, and
-	// stay below what the hub's own clients open.
-	defaultConnections = 16
+	// stay below the 64 that the hub's own client opens for large files.
+	defaultConnections = 32
 	maxConnections     = 64
 	// window is what max_requests counts in.
 	window = 5 * time.Minute
@@ -45,7 +45,7 @@ type Config struct {
 	AllowHosts  []string      `yaml:"allow_hosts" doc:"further hosts: those that hold the large files"`
 	AllowHTTP   bool          `yaml:"allow_http" doc:"allow plain http"`
 	CAFile      string        `yaml:"ca_file" doc:"certificates to trust beside the system's, PEM"`
-	Connections int           `yaml:"connections" doc:"connections at once to one host (default: 16)"`
+	Connections int           `yaml:"connections" doc:"connections at once to one host (default: 32)"`
 	MaxRequests int           `yaml:"max_requests" doc:"requests to the hub in five minutes, as its rate limits count (default: no bound of ours)"`
 	MaxWait     time.Duration `yaml:"max_wait" doc:"the longest that a busy hub may make us wait; asked for more, the run ends and the next goes on (default: 6 min)"`
 }

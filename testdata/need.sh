@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh test|demo|clients: installs what that target needs where it can, and
+# need.sh test|demo|clients|clients-models: installs what that target needs where it can, and
 # says in one line what is missing where it cannot.
 set -eu
 target=$1
@@ -32,6 +32,11 @@ if [ "$target" = test ]; then
 	command -v gcc >/dev/null 2>&1 || need cc gcc # the race detector
 else
 	venv_works || { missing="$missing python3-venv"; packages="$packages python3-venv"; }
+fi
+if [ "$target" = clients-models ]; then
+	need node nodejs
+	need npm npm
+	[ "$(id -u)" != 0 ] || need ip iproute2
 fi
 if [ "$target" = demo ]; then
 	need apt-get apt

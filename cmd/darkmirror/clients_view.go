@@ -98,6 +98,7 @@ type clientsView struct {
 	at     []endpoint // those of the images, each once
 	images []imageRef // one a host at most
 	charts []imageRef // at most shownCharts
+	models modelsView
 
 	warnings []string
 }
@@ -144,6 +145,11 @@ func (a *app) newClientsView(cfg *config.Config, o clientsOptions, chosen []tool
 	}
 	if needs("apt") {
 		if err := v.readApt(cfg, a.logger()); err != nil {
+			return nil, err
+		}
+	}
+	if needs("models") {
+		if err := v.readModels(cfg); err != nil {
 			return nil, err
 		}
 	}
@@ -206,6 +212,9 @@ func (s *ociPlace) place(inside string) place {
 func (v *clientsView) readImages(cfg *config.Config, o clientsOptions, ca string) error {
 	var sources []ociPlace
 	for i := range cfg.OCI {
+		if cfg.OCI[i].Publish.Models != "" {
+			continue // its names begin with no registry
+		}
 		s, err := v.ociPlace(cfg, i, o.target, ca)
 		if err != nil {
 			return err

@@ -35,13 +35,13 @@ func newClients(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "clients [--target] [--host REGISTRY]... [--ca FILE] [--dir DIR] [TOOL]",
 		GroupID: groupInside,
-		Short:   "Print the settings for pip, uv, apt, containerd, podman, docker and more",
+		Short:   "Print the settings for pip, apt, containerd, docker, vLLM and more",
 		Long: `Print the settings with which clients use this mirror and nothing else.
 
 TOOL is one of
 ` + strings.Join(wrap(strings.Join(toolNames(), ", "), 77), "\n") + `;
 without it all are printed. crio, skopeo and buildah are read as podman, which
-has the same files.
+has the same files; transformers and sentence-transformers as huggingface.
 
 The addresses come from serve.listen, serve.name and serve.certificate, the
 rest from the sources. Images are served as
@@ -93,7 +93,7 @@ type clientsResult struct {
 type tool struct {
 	name    string
 	aliases []string
-	section string // of the configuration: pypi, apt or oci
+	section string // of the configuration: pypi, apt, oci or models
 	build   func(*clientsView) []setting
 }
 
@@ -108,6 +108,11 @@ func allTools() []tool {
 		{"kubernetes", nil, "oci", kubernetesSettings},
 		{"openshift", nil, "oci", openshiftSettings},
 		{"helm", nil, "oci", helmSettings},
+		{"huggingface", []string{"hf", "transformers", "sentence-transformers"}, "models", hubSettings},
+		{"vllm", nil, "models", vllmSettings},
+		{"tgi", nil, "models", tgiSettings},
+		{"nim", nil, "models", nimSettings},
+		{"kserve", nil, "models", kserveSettings},
 	}
 }
 
@@ -121,12 +126,12 @@ func toolNames() []string {
 
 // chooseTools is one tool, or all that the configuration has sources for.
 func chooseTools(cfg *config.Config, name string, target bool) ([]tool, error) {
-	has := map[string]bool{"pypi": len(cfg.PyPI) > 0 && !target, "apt": len(cfg.Apt) > 0 && !target, "oci": len(cfg.OCI) > 0}
+	has := map[string]bool{"pypi": len(cfg.PyPI) > 0 && !target, "apt": len(cfg.Apt) > 0 && !target, "oci": hasImages(cfg), "models": len(cfg.Models) > 0 && !target}
 	all := allTools()
 	if name == "" {
 		all = slices.DeleteFunc(all, func(t tool) bool { return !has[t.section] })
 		if len(all) == 0 {
-			return nil, usagef("the configuration has no source that clients could use\nadd pypi, apt or oci, named as outside")
+			return nil, usagef("the configuration has no source that clients could use\nadd pypi, apt, oci or models, named as outside")
 		}
 		return all, nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/mirror/config"
+	"github.com/darkmirror/darkmirror/models"
 	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 )
@@ -28,8 +29,8 @@ func newInit(a *app) *cobra.Command {
 		Short:   "Write a commented configuration from this host's own settings",
 		Long: `Write a commented configuration from this host's own settings.
 
-Reads the host's apt sources, pip's settings or pip's built-in default, and
-uv's settings. Contacts nothing. Logins are not copied. An existing file is
+Reads the host's apt sources, pip's settings or pip's built-in default, uv's
+and docker's settings, and HF_ENDPOINT. Contacts nothing. Logins are not copied. An existing file is
 never overwritten.
 
 ` + codesLine(exitOK, exitUsage),
@@ -48,7 +49,7 @@ type initResult struct {
 
 type initFound struct {
 	Origin string `json:"origin"`
-	Kind   string `json:"kind"` // "apt", "pypi", "oci"
+	Kind   string `json:"kind"` // "apt", "pypi", "oci", "models"
 	URL    string `json:"url"`
 	Note   string `json:"note"`
 }
@@ -115,6 +116,7 @@ func lookAround(ctx context.Context, role string) (config.Host, error) {
 	if h.OCI, err = oci.Discover("", home); err != nil {
 		h.OCI = append(h.OCI, oci.Found{Origin: "docker", Note: firstOf(err)})
 	}
+	h.Models = models.Discover(os.Environ(), home)
 	return h, nil
 }
 
@@ -131,6 +133,9 @@ func foundOn(h config.Host) []initFound {
 	}
 	for _, f := range h.OCI {
 		list = append(list, initFound{Origin: f.Origin, Kind: "oci", URL: f.Registry, Note: f.Note})
+	}
+	for _, f := range h.Models {
+		list = append(list, initFound{Origin: f.Origin, Kind: "models", URL: f.Hub, Note: f.Note})
 	}
 	if len(h.PyPI) == 0 {
 		list = append(list, initFound{Origin: "pip and uv", Kind: "pypi", Note: "no index known: fill in pypi by hand"})

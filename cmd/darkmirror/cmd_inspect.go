@@ -14,6 +14,7 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/models"
 )
 
 func newInspect(a *app) *cobra.Command {
@@ -43,6 +44,7 @@ type opened struct {
 	id       artifact.Digest
 	why      string // not verified because
 	snaps    []*artifact.Snapshot
+	models   []*models.Set // beside snaps; nil where a source has no models
 }
 
 // look opens a bundle without insisting on its signature.
@@ -92,6 +94,9 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 	}
 	if b.snaps, err = mirror.ReadSnapshots(ctx, r, b.m, st); err != nil {
 		// A changed manifest no longer fits its volumes: say both.
+		return nil, errors.Join(refused, err, r.Close())
+	}
+	if err := b.readModels(ctx, st); err != nil {
 		return nil, errors.Join(refused, err, r.Close())
 	}
 	return b, nil
@@ -168,6 +173,9 @@ func (b *opened) print(w io.Writer, all bool) error {
 				}
 			}
 		}); err != nil {
+			return err
+		}
+		if err := printModels(w, b.models[i]); err != nil {
 			return err
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +15,7 @@ import (
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/mirror/config"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/models/hubserver"
 	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/oci/harbor"
 	"github.com/darkmirror/darkmirror/oci/registry"
@@ -36,8 +36,8 @@ func newServe(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "serve [--listen ADDRESS]",
 		GroupID: groupInside,
-		Short:   "Serve what is published: a PEP 691 index, apt repositories, an image registry",
-		Long: `Serve what is published: a PEP 691 index, apt repositories, an image registry.
+		Short:   "Serve what is published: a PEP 691 index, apt repositories, an image registry, a model hub",
+		Long: `Serve what is published: a PEP 691 index, apt repositories, an image registry, a model hub.
 
 Answers from the last imported state only and fetches nothing, ever; what is
 missing is a plain 404. An import is picked up without a restart.
@@ -66,7 +66,7 @@ func (a *app) serve(ctx context.Context, listen string) (err error) {
 		return err
 	}
 	log := a.serverLogger()
-	handler, mounts, err := newMirror(cfg, st, log)
+	m, err := newMirror(cfg, st, log)
 	if err != nil {
 		return err
 	}
@@ -88,14 +88,17 @@ func (a *app) serve(ctx context.Context, listen string) (err error) {
 		name = net.JoinHostPort(cfg.Serve.Name, port)
 	}
 	srv := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: m, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	fmt.Fprintf(a.out, "serving on %s://%s\n", scheme, name)
-	for _, m := range mounts {
+	for _, m := range m.mounts {
 		fmt.Fprintf(a.out, "  %-14s %s://%s%s\n", m.source, scheme, name, m.path)
 	}
 	fmt.Fprintln(a.out, "ready; an import is picked up without a restart")
+	if m.models != nil {
+		go m.models.Warm(ctx)
+	}
 	failed := make(chan error, 1)
 	go func() {
 		if scheme == "https" {
@@ -121,9 +124,16 @@ func (a *app) serve(ctx context.Context, listen string) (err error) {
 // A mount is where one source is served.
 type mount struct{ source, path string }
 
-// newMirror is the embedded server: one handler a source, a list of them at
+// A mirrorServer is the embedded server.
+type mirrorServer struct {
+	http.Handler
+	mounts []mount
+	models *hubserver.Handler // the hub of all sources; nil without any
+}
+
+// newMirror makes the embedded server: one handler a source, a list of them at
 // the root, and a health check.
-func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (http.Handler, []mount, error) {
+func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (*mirrorServer, error) {
 	mux := http.NewServeMux()
 	var mounts []mount
 	handle := func(source, shown string, h http.Handler) {
@@ -140,16 +150,21 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (http.Hand
 		dir := publishDir(cfg, source)
 		p, err := apt.NewPublisher(cfg.Apt[i].Publish, source, st, dir, log)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		handle(source, "/", apt.NewHandler(p.Tree(), dir, st, log))
 	}
 	if err := mountImages(mux, cfg, st, log); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i := range cfg.OCI {
 		mounts = append(mounts, mount{"oci/" + cfg.OCI[i].Name, "/v2/" + cfg.OCI[i].Name + "/"})
 	}
+	hub, err := mountModels(mux, cfg, st, log)
+	if err != nil {
+		return nil, err
+	}
+	mounts = append(mounts, modelMounts(cfg)...)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "ok")
@@ -160,7 +175,7 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (http.Hand
 			fmt.Fprintf(w, "%-14s %s\n", m.source, m.path)
 		}
 	})
-	return mux, mounts, nil
+	return &mirrorServer{mux, mounts, hub}, nil
 }
 
 // mountImages adds the embedded registry, whose protocol wants one root for
@@ -186,7 +201,7 @@ func mountImages(mux *http.ServeMux, cfg *config.Config, st *store.Store, log *s
 		{"pull_token_file", cfg.Serve.PullTokenFile, &o.PullToken},
 		{"scanner_token_file", cfg.Serve.ScannerTokenFile, &scanner},
 	} {
-		if err := readToken(t.key, t.file, t.to); err != nil {
+		if err := readToken("serve."+t.key, t.file, t.to); err != nil {
 			return err
 		}
 	}
@@ -203,21 +218,6 @@ func mountImages(mux *http.ServeMux, cfg *config.Config, st *store.Store, log *s
 		const prefix = "/harbor-scanner"
 		a := harbor.NewAdapter(oci.NewVerdicts(dirs, st, log), harbor.AdapterOptions{Token: scanner, Version: version(), Log: log})
 		mux.Handle(prefix+"/", http.StripPrefix(prefix, a))
-	}
-	return nil
-}
-
-// readToken reads a file of the configuration that holds one token.
-func readToken(key, file string, to *string) error {
-	if file == "" {
-		return nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return usagef("serve.%s: %w", key, err)
-	}
-	if *to = strings.TrimSpace(string(b)); *to == "" {
-		return usagef("serve.%s: %s is empty", key, file)
 	}
 	return nil
 }

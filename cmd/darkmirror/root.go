@@ -127,7 +127,7 @@ It contacts the hosts that the configuration names, and no other.`,
 	})
 	root.AddCommand(
 		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newMarkLost(a),
-		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newStatus(a), newInspect(a), newDiff(a),
+		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newModels(a), newStatus(a), newInspect(a), newDiff(a),
 		newKey(a), newConfig(a), newVersion(a), newCompletion(a),
 	)
 	addTopics(root)

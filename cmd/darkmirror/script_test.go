@@ -67,6 +67,7 @@ func TestMain(m *testing.M) {
 //	blob STORE DIGEST             $BLOB is its file there
 //	[!] registry VERB ARG...      a container registry; see registryUsage
 //	harbor VERB ARG...            a Harbor; see harborUsage
+//	hub VERB ARG...               a model hub; see hubUsage
 //
 // Upstreams listen on the loopback interface; nothing else is contacted.
 func TestScript(t *testing.T) {
@@ -118,6 +119,7 @@ func TestScript(t *testing.T) {
 			"blob":     command("blob STORE DIGEST", 2, 2, blobFile),
 			"registry": registryCommand,
 			"harbor":   command(harborUsage, 2, 5, harborCommand),
+			"hub":      hubCommand,
 		},
 	})
 }
@@ -461,7 +463,7 @@ func configure(ts *testscript.TestScript, args []string, top settings, source fu
 		}
 	}
 	text := strings.Join(top, "\n") + "\n"
-	for _, kind := range []string{"pypi", "apt", "oci"} {
+	for _, kind := range []string{"pypi", "apt", "oci", "models"} {
 		section := ""
 		for _, name := range names {
 			if k := the(ts, name).kind; k == kind || kind == "oci" && k == "helm" {
@@ -487,6 +489,8 @@ func outside(ts *testscript.TestScript, args []string) {
 			return []string{"helm: " + u.srv.URL + "/charts", "host: charts.example", "allow_http: true"}
 		case "oci":
 			return []string{"registry: " + u.srv.URL, "host: registry.example", "allow_http: true"}
+		case "models":
+			return []string{"hub: " + u.srv.URL, "allow_http: true", "allow_hosts: [" + ts.Getenv(strings.ToUpper(u.name)+"_CDN") + "]"}
 		}
 		return []string{
 			"allow_http: true", "architectures: [amd64]", "packages: [hello]",

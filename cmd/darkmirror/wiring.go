@@ -57,7 +57,7 @@ func (a *app) exporter(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 	log := a.logger()
 	e := &mirror.Exporter{
 		Store: st, Ledger: led, Stream: cfg.Stream, StateDir: cfg.StateDir, Outbox: cfg.Outbox,
-		VolumeSize: cfg.VolumeSize.Bytes(), Expires: cfg.ExpiresAfter.Duration(), Fetches: cfg.Limits.Total,
+		VolumeSize: cfg.VolumeSize.Bytes(), Expires: cfg.ExpiresAfter.Duration(), Fetches: fetches(cfg),
 		OnEvent: onEvent,
 	}
 	var err error
@@ -96,11 +96,23 @@ func pick(e *mirror.Exporter, only []string) error {
 	return nil
 }
 
+// fetches is how many files are fetched at once: as many as there are
+// connections.
+func fetches(cfg *config.Config) int {
+	n := cfg.Limits.Total
+	for i := range cfg.Models {
+		n += modelHosts * cfg.Models[i].PerHost()
+	}
+	return n
+}
+
 // sources makes a client and a source for each configured upstream. They
 // share one pool, so that two sources on one host share its limit; an index
 // with a limit of its own has a pool of its own.
 func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onEvent func(artifact.Event)) ([]mirror.Source, error) {
 	pool := fetch.NewPool(cfg.Limits.PerHost, cfg.Limits.Total)
+	line := fetch.NewBandwidth(cfg.Limits.Bandwidth.BitsPerSecond() / 8)
+	pool.SetBandwidth(line)
 	newClient := func(p *fetch.Pool, fc fetch.Config, urls ...string) (*fetch.Client, error) {
 		fc.Logger, fc.OnEvent = log, onEvent
 		return newClient(p, fc, urls...)
@@ -112,6 +124,7 @@ func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onE
 		p := pool
 		if c.MaxPerHost > 0 {
 			p = fetch.NewPool(c.PerHost(), cfg.Limits.Total)
+			p.SetBandwidth(line)
 		}
 		client, err := newClient(p, c.Fetch(name), c.Index)
 		if err != nil {
@@ -154,6 +167,13 @@ func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onE
 			}
 		}
 		s, err := oci.NewSource(c.Config, name, client, st, log)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	for i := range cfg.Models {
+		s, err := modelSource(&cfg.Models[i].Config, line, st, log, newClient)
 		if err != nil {
 			return nil, err
 		}
@@ -258,6 +278,7 @@ func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 		i.Publishers = append(i.Publishers, p)
 	}
 	pool := fetch.NewPool(0, 0)
+	var ofModels []*oci.Publisher // they publish models, not images of a bundle
 	for j := range cfg.OCI {
 		c := &cfg.OCI[j].Publish
 		name := "oci/" + c.Name
@@ -270,6 +291,17 @@ func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 			}
 		}
 		p, err := oci.NewPublisher(*c, name, client, st, publishDir(cfg, name), a.logger(), onEvent)
+		if err != nil {
+			return nil, err
+		}
+		if c.Models != "" {
+			ofModels = append(ofModels, p)
+			continue
+		}
+		i.Publishers = append(i.Publishers, p)
+	}
+	for j := range cfg.Models {
+		p, err := a.modelPublisher(cfg, &cfg.Models[j].Publish, st, pool, ofModels, onEvent)
 		if err != nil {
 			return nil, err
 		}

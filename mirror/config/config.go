@@ -27,6 +27,7 @@ import (
 	"slices"
 
 	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/models"
 	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 	"github.com/darkmirror/darkmirror/scan"
@@ -76,9 +77,10 @@ type Config struct {
 	MaxAge Duration
 	Serve  Serve
 
-	PyPI []PyPI
-	Apt  []Apt
-	OCI  []OCI
+	PyPI   []PyPI
+	Apt    []Apt
+	OCI    []OCI
+	Models []Models
 
 	doc  *document
 	file reflect.Value // the decoded file, for Show
@@ -105,10 +107,19 @@ type OCI struct {
 	Publish oci.PublishConfig
 }
 
+// A Models is one source of models: what to read outside, or how to publish
+// inside. Its name is that of the embedded Config in both roles.
+type Models struct {
+	models.Config
+	Publish models.PublishConfig
+}
+
 // Limits bound connections over all sources.
 type Limits struct {
 	PerHost int `yaml:"per_host" default:"8" doc:"connections to one host at once"`
 	Total   int `yaml:"total" default:"16" doc:"connections at once"`
+	// Bandwidth is of the bodies; headers and handshakes come on top.
+	Bandwidth Rate `yaml:"bandwidth" doc:"how fast to fetch, over all sources, as 200Mbit/s (default: as fast as it goes)"`
 }
 
 // Serve is the embedded server.
@@ -133,18 +144,19 @@ type common struct {
 
 // outsideFile is the file of role outside.
 type outsideFile struct {
-	Common       common        `yaml:",inline"`
-	Stream       string        `yaml:"stream" default:"main" doc:"name of the line of bundles from this exporter"`
-	Outbox       string        `yaml:"outbox" doc:"folder in which bundles appear (default: outbox in state_dir)"`
-	SigningKey   string        `yaml:"signing_key" doc:"file of the exporter's private key"`
-	VolumeSize   Size          `yaml:"volume_size" default:"1GiB" doc:"hard cap of a volume file: 700MiB, 1GiB, 4GiB-1"`
-	ExpiresAfter Duration      `yaml:"expires_after" default:"30d" doc:"a bundle is refused inside so long after it was made"`
-	LinkRate     Rate          `yaml:"link_rate" doc:"speed of the link, for the plan's estimate: 200Mbit/s"`
-	Limits       Limits        `yaml:"limits" doc:"connections to upstreams"`
-	Scan         scan.Config   `yaml:"scan" doc:"what is held back, and what may pass all the same"`
-	PyPI         []outsidePyPI `yaml:"pypi" doc:"Python package indexes"`
-	Apt          []apt.Config  `yaml:"apt" doc:"Debian and Ubuntu archives"`
-	OCI          []oci.Config  `yaml:"oci" doc:"container registries, Helm repositories, local images"`
+	Common       common          `yaml:",inline"`
+	Stream       string          `yaml:"stream" default:"main" doc:"name of the line of bundles from this exporter"`
+	Outbox       string          `yaml:"outbox" doc:"folder in which bundles appear (default: outbox in state_dir)"`
+	SigningKey   string          `yaml:"signing_key" doc:"file of the exporter's private key"`
+	VolumeSize   Size            `yaml:"volume_size" default:"1GiB" doc:"hard cap of a volume file: 700MiB, 1GiB, 4GiB-1"`
+	ExpiresAfter Duration        `yaml:"expires_after" default:"30d" doc:"a bundle is refused inside so long after it was made"`
+	LinkRate     Rate            `yaml:"link_rate" doc:"speed of the link, for the plan's estimate: 200Mbit/s"`
+	Limits       Limits          `yaml:"limits" doc:"connections to upstreams"`
+	Scan         scan.Config     `yaml:"scan" doc:"what is held back, and what may pass all the same"`
+	PyPI         []outsidePyPI   `yaml:"pypi" doc:"Python package indexes"`
+	Apt          []apt.Config    `yaml:"apt" doc:"Debian and Ubuntu archives"`
+	OCI          []oci.Config    `yaml:"oci" doc:"container registries, Helm repositories, local images"`
+	Models       []models.Config `yaml:"models" doc:"model hubs, local models"`
 }
 
 type outsidePyPI struct {
@@ -154,15 +166,16 @@ type outsidePyPI struct {
 
 // insideFile is the file of role inside.
 type insideFile struct {
-	Common common              `yaml:",inline"`
-	Inbox  []string            `yaml:"inbox" doc:"folders in which bundles arrive"`
-	Trust  []string            `yaml:"trust" doc:"files of trusted exporters' public keys, beside those stored by key trust"`
-	Gap    string              `yaml:"gap" default:"refuse" enum:"refuse|accept-if-complete" doc:"what to do when a bundle is missing"`
-	MaxAge Duration            `yaml:"max_age" default:"8d" doc:"status alarms when the newest bundle is older"`
-	Serve  Serve               `yaml:"serve" doc:"the embedded server"`
-	PyPI   []insidePyPI        `yaml:"pypi" doc:"Python package indexes to publish"`
-	Apt    []apt.PublishConfig `yaml:"apt" doc:"Debian and Ubuntu archives to publish"`
-	OCI    []oci.PublishConfig `yaml:"oci" doc:"images to publish"`
+	Common common                 `yaml:",inline"`
+	Inbox  []string               `yaml:"inbox" doc:"folders in which bundles arrive"`
+	Trust  []string               `yaml:"trust" doc:"files of trusted exporters' public keys, beside those stored by key trust"`
+	Gap    string                 `yaml:"gap" default:"refuse" enum:"refuse|accept-if-complete" doc:"what to do when a bundle is missing"`
+	MaxAge Duration               `yaml:"max_age" default:"8d" doc:"status alarms when the newest bundle is older"`
+	Serve  Serve                  `yaml:"serve" doc:"the embedded server"`
+	PyPI   []insidePyPI           `yaml:"pypi" doc:"Python package indexes to publish"`
+	Apt    []apt.PublishConfig    `yaml:"apt" doc:"Debian and Ubuntu archives to publish"`
+	OCI    []oci.PublishConfig    `yaml:"oci" doc:"images to publish"`
+	Models []models.PublishConfig `yaml:"models" doc:"models to publish"`
 }
 
 type insidePyPI struct {
@@ -263,6 +276,9 @@ func (f *outsideFile) fill(c *Config) {
 	for _, s := range f.OCI {
 		c.OCI = append(c.OCI, OCI{Config: s})
 	}
+	for _, s := range f.Models {
+		c.Models = append(c.Models, Models{Config: s})
+	}
 }
 
 func (f *insideFile) fill(c *Config) {
@@ -276,5 +292,8 @@ func (f *insideFile) fill(c *Config) {
 	}
 	for _, s := range f.OCI {
 		c.OCI = append(c.OCI, OCI{Config: oci.Config{Name: s.Name}, Publish: s})
+	}
+	for _, s := range f.Models {
+		c.Models = append(c.Models, Models{Config: models.Config{Name: s.Name}, Publish: s})
 	}
 }

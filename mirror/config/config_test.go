@@ -23,7 +23,7 @@ signing_key: exporter.key
 volume_size: 4GiB-1
 expires_after: 14d
 link_rate: 200Mbit/s
-limits: {per_host: 4}
+limits: {per_host: 4, bandwidth: 80Mbit/s}
 scan:
   block:
     - artifact: pypi/main examplelib 2.3.1
@@ -54,6 +54,16 @@ apt:
         components: [main]
         signed_by: [keys/debian.gpg]
         check_valid_until: false
+models:
+  - name: llm
+    hub: https://hub.example
+    token_file: secrets/hub
+    repositories: [team/model, datasets/team/questions@v1.0]
+    select:
+      - {repository: team/small-GGUF, profile: gguf:Q4_K_M}
+  - name: local
+    cache: /srv/hf
+    repositories: [team/other]
 `
 
 const insideYAML = `version: 1
@@ -68,6 +78,15 @@ apt:
     archives:
       - name: debian
         signed_by: [/usr/share/keyrings/archive.gpg]
+models:
+  - name: llm
+    folder: models
+    access:
+      - repositories: [team/secret-*]
+        tokens: [{name: a, file: secrets/a}]
+oci:
+  - name: artifacts
+    models: llm
 serve:
   listen: 0.0.0.0:8443
   certificate: tls.crt
@@ -104,7 +123,10 @@ func TestLoadOutside(t *testing.T) {
 		"volume_size":  {c.VolumeSize.Bytes(), int64(4<<30 - 1)},
 		"expires":      {c.ExpiresAfter.Duration(), 14 * 24 * time.Hour},
 		"link_rate":    {c.LinkRate.BitsPerSecond(), int64(200e6)},
-		"limits":       {c.Limits, Limits{PerHost: 4, Total: 16}},
+		"limits":       {c.Limits, Limits{PerHost: 4, Total: 16, Bandwidth: 80_000_000}},
+		"hub":          {c.Models[0].Name + " " + c.Models[0].Hub, "llm https://hub.example"},
+		"hub's token":  {c.Models[0].TokenFile, filepath.Join(dir, "secrets", "hub")},
+		"cache":        {c.Models[1].Cache, "/srv/hf"},
 		"pypi":         {c.PyPI[0].Name + " " + c.PyPI[0].Index, "main https://index.example/simple"},
 		"password":     {c.PyPI[0].PasswordFile, filepath.Join(dir, "secrets", "index")},
 		"lock":         {c.PyPI[0].Locks[0].File, filepath.Join(dir, "requirements.txt")},
@@ -135,6 +157,9 @@ func TestLoadInside(t *testing.T) {
 		"pypi":      {c.PyPI[0].Name, "main"},
 		"apt":       {c.Apt[0].Name + " " + c.Apt[0].Publish.Name, "10.04 10.04"}, // a name, not the number 10.04
 		"valid_for": {c.Apt[0].Publish.ValidFor, 720 * time.Hour},
+		"folder":    {c.Models[0].Publish.Folder, filepath.Join(dir, "models")},
+		"token":     {c.Models[0].Publish.Access[0].Tokens[0].File, filepath.Join(dir, "secrets", "a")},
+		"artifacts": {c.OCI[0].Publish.Models, "llm"},
 		"outbox":    {c.Outbox + c.Stream, ""},
 	} {
 		if pair[0] != pair[1] {
@@ -149,7 +174,7 @@ func TestLoadMinimal(t *testing.T) {
 		t.Errorf("defaults below an empty key: %+v, gap %q", c.Serve, c.Gap)
 	}
 	c, _ = load(t, "version: 1\nrole: outside\n")
-	if c.VolumeSize != 1<<30 || c.ExpiresAfter.Duration() != 30*24*time.Hour || c.Limits != (Limits{8, 16}) {
+	if c.VolumeSize != 1<<30 || c.ExpiresAfter.Duration() != 30*24*time.Hour || c.Limits != (Limits{PerHost: 8, Total: 16}) {
 		t.Errorf("defaults: volume_size %s, expires_after %s, limits %+v", c.VolumeSize, c.ExpiresAfter, c.Limits)
 	}
 }

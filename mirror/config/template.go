@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/models"
 	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 )
@@ -20,6 +21,7 @@ type Host struct {
 	Apt          []apt.FoundArchive
 	Skipped      []apt.Skipped
 	OCI          []oci.Found
+	Models       []models.Found
 }
 
 // Template writes a commented configuration for a role from what a host
@@ -79,6 +81,38 @@ func (t *template) outside(h Host) {
 	t.aptOutside(h)
 	t.line("")
 	t.ociOutside(h.OCI)
+	t.line("")
+	t.modelsOutside(h.Models)
+}
+
+func (t *template) modelsOutside(found []models.Found) {
+	usable := slices.DeleteFunc(slices.Clone(found), func(f models.Found) bool {
+		c := models.Config{Name: "host", Hub: f.Hub, AllowHTTP: true}
+		return c.Validate() != nil || !written(f.Hub)
+	})
+	if len(usable) == 0 {
+		t.line("# models: no hub was found on this host. An example:")
+		t.line("# models:")
+		t.line("#   - name: llm")
+		t.line("#     hub: https://hub.example")
+		t.line("#     allow_hosts: [cdn.example]   # where it keeps the large files")
+		t.line("#     profile: vllm")
+		t.line("#     repositories: [team/model]")
+		return
+	}
+	f := usable[0]
+	t.line("models:")
+	t.line("  # from %s", comment(f.Origin))
+	if f.Note != "" {
+		t.line("  # note: %s", comment(f.Note))
+	}
+	t.line("  - name: llm")
+	t.line("    hub: %s", quote(f.Hub))
+	if strings.HasPrefix(f.Hub, "http:") {
+		t.line("    allow_http: true")
+	}
+	t.line("    allow_hosts: []    # where it keeps the large files, such as cdn.example")
+	t.line("    repositories: []   # such as team/model or team/model@v1.0")
 }
 
 func (t *template) ociOutside(found []oci.Found) {
@@ -302,6 +336,10 @@ func (t *template) inside(h Host) {
 			t.line("        signed_by: %s", quoteAll(a.SignedBy))
 		}
 	}
+	t.line("")
+	t.line("# models:")
+	t.line("#   - name: llm             # as outside")
+	t.line("#     folder: /srv/models   # or cache:, ollama:, s3:; darkmirror serve is a hub anyway")
 	t.line("")
 	t.line("# oci:")
 	t.line("#   - name: platform   # as outside")

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/models"
 	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
 )
@@ -24,7 +25,8 @@ func host() Host {
 	noKeys.SignedBy = nil
 	return Host{
 		Codename: "bookworm", Architecture: "arm64",
-		OCI: []oci.Found{{Origin: "/etc/docker/daemon.json", Registry: "http://registry.example:5000"}, {Origin: "config.json", Registry: "https://other.example"}},
+		OCI:    []oci.Found{{Origin: "/etc/docker/daemon.json", Registry: "http://registry.example:5000"}, {Origin: "config.json", Registry: "https://other.example"}},
+		Models: []models.Found{{Origin: "HF_ENDPOINT", Note: "cannot be read"}, {Origin: "HF_ENDPOINT", Hub: "http://hub.example"}},
 		PyPI: []pypi.Found{
 			{Origin: "/etc/pip.conf", Index: "https://index.example/simple", AllowHosts: []string{"files.example"}, Note: "credentials were dropped"},
 			{Origin: "uv.toml", Note: "its URL cannot be read"},
@@ -54,6 +56,9 @@ func TestTemplateOutside(t *testing.T) {
 	}
 	if len(c.OCI) != 1 || c.OCI[0].Name != "platform" || c.OCI[0].Registry != "http://registry.example:5000" || !c.OCI[0].AllowHTTP {
 		t.Errorf("oci %+v, want the first registry found", c.OCI)
+	}
+	if len(c.Models) != 1 || c.Models[0].Name != "llm" || c.Models[0].Hub != "http://hub.example" || !c.Models[0].AllowHTTP {
+		t.Errorf("models %+v, want the hub found", c.Models)
 	}
 	var got []string
 	for _, a := range c.Apt[0].Archives {
@@ -107,7 +112,7 @@ func TestTemplateOfBareHost(t *testing.T) {
 		// The example, with its comment signs taken off.
 		var lines []string
 		for line := range strings.SplitSeq(text, "\n") {
-			if strings.HasPrefix(line, "# apt:") || strings.HasPrefix(line, "# pypi:") || strings.HasPrefix(line, "# oci:") || strings.HasPrefix(line, "#   ") {
+			if strings.HasPrefix(line, "# apt:") || strings.HasPrefix(line, "# pypi:") || strings.HasPrefix(line, "# oci:") || strings.HasPrefix(line, "# models:") || strings.HasPrefix(line, "#   ") {
 				if !strings.Contains(line, "An example") {
 					line = strings.TrimPrefix(line, "# ")
 				}
@@ -118,8 +123,8 @@ func TestTemplateOfBareHost(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s, example: %v", role, err)
 		}
-		if len(c.Apt) != 1 || len(c.PyPI) != 1 || len(c.OCI) != 1 {
-			t.Errorf("%s, example: apt %+v, pypi %+v, oci %+v, want one of each", role, c.Apt, c.PyPI, c.OCI)
+		if len(c.Apt) != 1 || len(c.PyPI) != 1 || len(c.OCI) != 1 || len(c.Models) != 1 {
+			t.Errorf("%s, example: apt %+v, pypi %+v, oci %+v, models %+v, want one of each", role, c.Apt, c.PyPI, c.OCI, c.Models)
 		}
 	}
 }
@@ -136,8 +141,9 @@ func FuzzTemplate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		h := Host{
 			Codename: s, Architecture: "amd64",
-			OCI:  []oci.Found{{Origin: s, Registry: "https://registry.example/" + s}, {Origin: s, Registry: s}, {Origin: s, Registry: "http://registry.example"}},
-			PyPI: []pypi.Found{{Origin: s, Index: "https://index.example/" + s, AllowHosts: []string{s}, CAFile: s, Note: s}, {Origin: s, Index: s, Note: s}},
+			Models: []models.Found{{Origin: s, Hub: "https://hub.example/" + s, Note: s}, {Origin: s, Hub: s}},
+			OCI:    []oci.Found{{Origin: s, Registry: "https://registry.example/" + s}, {Origin: s, Registry: s}, {Origin: s, Registry: "http://registry.example"}},
+			PyPI:   []pypi.Found{{Origin: s, Index: "https://index.example/" + s, AllowHosts: []string{s}, CAFile: s, Note: s}, {Origin: s, Index: s, Note: s}},
 			Apt: []apt.FoundArchive{
 				{Origin: s, URL: "https://mirror.example/" + s, Suites: []string{s, s + "-" + s}, Components: []string{s}, SignedBy: []string{"/" + s}, Notes: []string{s}},
 				{Origin: s, URL: s, Suites: []string{s}, Components: []string{s}, SignedBy: []string{s}},

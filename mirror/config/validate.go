@@ -15,6 +15,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/bundle"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/models"
 )
 
 const (
@@ -48,6 +49,10 @@ func (f *outsideFile) finish(d *document, dir string) {
 	for i := range f.OCI {
 		c := &f.OCI[i]
 		paths = append(paths, &c.CAFile, &c.PasswordFile, &c.DockerConfig, &c.Layout, &c.Archive)
+	}
+	for i := range f.Models {
+		c := &f.Models[i]
+		paths = append(paths, &c.CAFile, &c.TokenFile, &c.Folder, &c.Cache)
 	}
 	absolute(dir, paths)
 
@@ -88,6 +93,11 @@ func (f *outsideFile) finish(d *document, dir string) {
 		at := names.add(i, f.OCI[i].Name)
 		d.owned(at, reflect.TypeOf(f.OCI[i]), f.OCI[i].Validate())
 	}
+	names = d.newNames("models")
+	for i := range f.Models {
+		at := names.add(i, f.Models[i].Name)
+		d.owned(at, reflect.TypeOf(f.Models[i]), f.Models[i].Validate())
+	}
 }
 
 // finish fills in defaults, makes paths absolute and adds every problem.
@@ -105,6 +115,15 @@ func (f *insideFile) finish(d *document, dir string) {
 	for i := range f.OCI {
 		c := &f.OCI[i]
 		paths = append(paths, &c.CAFile, &c.PasswordFile, &c.DockerConfig)
+	}
+	for i := range f.Models {
+		c := &f.Models[i]
+		paths = append(paths, &c.Cache.Dir, &c.Folder, &c.Ollama.Dir, &c.S3.AccessKeyFile, &c.S3.SecretKeyFile, &c.S3.CAFile)
+		for j := range c.Access {
+			for k := range c.Access[j].Tokens {
+				paths = append(paths, &c.Access[j].Tokens[k].File)
+			}
+		}
 	}
 	absolute(dir, paths)
 
@@ -130,6 +149,17 @@ func (f *insideFile) finish(d *document, dir string) {
 	for i := range f.OCI {
 		at := names.add(i, f.OCI[i].Name)
 		d.owned(at, reflect.TypeOf(f.OCI[i]), f.OCI[i].Validate())
+	}
+	names = d.newNames("models")
+	for i := range f.Models {
+		at := names.add(i, f.Models[i].Name)
+		d.owned(at, reflect.TypeOf(f.Models[i]), f.Models[i].Validate())
+	}
+	for i := range f.OCI {
+		m := f.OCI[i].Models
+		if m != "" && !slices.ContainsFunc(f.Models, func(c models.PublishConfig) bool { return c.Name == m }) {
+			d.on(fmt.Sprintf("oci[%d].models", i), "oci[%d].models: there is no source models/%s in this configuration", i, clip(m))
+		}
 	}
 }
 

@@ -18,6 +18,9 @@ const (
 	maxDepth = 32
 	// maxIgnored bounds the unknown fields that are named in a warning.
 	maxIgnored = 5
+	// maxUnknown bounds the keys in all fields that no reader knows: they are
+	// kept as long as their object is read, to find those that stand twice.
+	maxUnknown = 100_000
 )
 
 // A parser reads the header's JSON. It knows what may stand where, and builds
@@ -31,6 +34,7 @@ type parser struct {
 
 	metadata bool
 	ignored  int // unknown fields
+	unknown  int // keys of unknown fields, and in them
 }
 
 func (p *parser) fail(why string) error {
@@ -120,13 +124,12 @@ func (p *parser) tensor(name string) error {
 			}
 			return p.offsets(&e)
 		}
-		if others[key] {
-			return twice(e.title(), key)
-		}
 		if others == nil {
 			others = make(map[string]bool)
 		}
-		others[key] = true
+		if err := p.again(others, key); err != nil {
+			return err
+		}
 		p.ignore(e.title(), key)
 		return p.skip(0)
 	})
@@ -176,6 +179,19 @@ func (p *parser) offsets(e *entry) error {
 		return refuse(InvalidHeaderDeserialization, e.title(), "data_offsets", "two numbers", strconv.Itoa(len(at)))
 	}
 	e.Begin, e.End, e.big = at[0], at[1], e.big || big
+	return nil
+}
+
+// again refuses an unknown key that stands twice in its object.
+func (p *parser) again(seen map[string]bool, key string) error {
+	where := fmt.Sprintf("header, byte %d", p.i)
+	if seen[key] {
+		return twice(where, key)
+	}
+	if p.unknown++; p.unknown > maxUnknown {
+		return refuse(TooMany, where, "too many keys that no reader knows", fmt.Sprintf("%d or fewer", maxUnknown), "")
+	}
+	seen[key] = true
 	return nil
 }
 
@@ -296,10 +312,9 @@ func (p *parser) skip(depth int) error {
 	case '{':
 		seen := make(map[string]bool)
 		return p.object(func(key string) error {
-			if seen[key] {
-				return twice(fmt.Sprintf("header, byte %d", p.i), key)
+			if err := p.again(seen, key); err != nil {
+				return err
 			}
-			seen[key] = true
 			return p.skip(depth + 1)
 		})
 	case '[':

@@ -236,6 +236,19 @@ func TestTooManyTensors(t *testing.T) {
 	}
 }
 
+// Keys that no reader knows cost no more than a bound.
+func TestTooManyUnknownKeys(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":{"":0`)
+	for i := range maxUnknown {
+		fmt.Fprintf(&b, `,"%d":0`, i)
+	}
+	b.WriteString(`}}}`)
+	if _, err := readBytes(file(b.String(), 0)); !errors.Is(err, TooMany) {
+		t.Errorf("got %v, want %s", err, TooMany)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	for _, c := range []struct {
 		name, header string

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The main job, end to end, with real packages: out of this host's own
 # upstreams, sealed, moved over a gap, imported and served where there is no
-# route, installed by unmodified pip and apt; and real images, made here, pulled
-# by skopeo and containerd. make demo runs it.
+# route, installed by unmodified pip and apt; real images, made here, pulled by
+# skopeo and containerd; real models, run by onnxruntime and llama.cpp. make demo
+# runs it.
 #
 # As root the inside runs in two network namespaces, a server's and a
 # client's, whose only route is to each other. Without root it runs without
@@ -25,6 +26,7 @@ cleanup() {
 	[ -z "$serve_pid" ] || kill "$serve_pid" 2>/dev/null || :
 	[ -z "$dump_pid" ] || kill "$dump_pid" 2>/dev/null || :
 	images_cleanup
+	models_cleanup
 	wait 2>/dev/null || :
 	[ -z "$client" ] || ip netns del "$client" 2>/dev/null || :
 	[ -z "$server" ] || ip netns del "$server" 2>/dev/null || :
@@ -32,6 +34,8 @@ cleanup() {
 }
 # shellcheck source=testdata/demo/images.sh
 . testdata/demo/images.sh
+# shellcheck source=testdata/demo/models.sh
+. testdata/demo/models.sh
 trap cleanup EXIT
 
 rm -rf "$work"
@@ -64,6 +68,9 @@ sed -i \
 
 say "outside: an image for two platforms, its SBOM and signatures, a Helm chart"
 images_outside
+
+say "outside: an embedding model and a small language model"
+models_outside
 
 say "outside: configuration and key"
 run "$dm" config check
@@ -126,7 +133,7 @@ attempts() { "$1" awk '/^Ip: [0-9]/ { print $13 }' /proc/net/snmp; }
 
 run in_server "$dm" init --role inside --config darkmirror.yaml
 sed -i -e "s|^state_dir:.*|state_dir: state|" -e "s|^inbox:.*|inbox: [inbox]|" -e "s|^  listen:.*|  listen: $addr:$port|" darkmirror.yaml
-printf '\noci:\n  - name: platform\n' >>darkmirror.yaml
+printf '\noci:\n  - name: platform\nmodels:\n  - name: llm\n' >>darkmirror.yaml
 run in_server "$dm" config check
 run in_server "$dm" key trust ./*.pub
 run in_server "$dm" verify --explain
@@ -187,6 +194,9 @@ echo "jq works: 6 x 7 = $answer; $installed packages in $apt_how"
 say "inside: skopeo and containerd pull from the mirror alone"
 images_inside
 
+say "inside: onnxruntime and llama.cpp load models by name, from the mirror alone"
+models_inside
+
 # ---------------------------------------------------------------- the delta
 say "outside: one more package, and what it costs"
 cd "$work/outside"
@@ -224,6 +234,7 @@ echo "second bundle   $(mib "$second_bytes") ($second_payload bytes of volumes),
 echo "pip             $numpy"
 echo "apt             $installed packages in $apt_how"
 echo "images          $images_files files as $images_clients unpacked them; $images_total"
+echo "models          $models_text"
 echo "egress          $egress"
 echo "whole demo      $((SECONDS - seconds0))s"
 [ "$left" = 0 ] && [ "$unrouted" = 0 ] || fail "something tried to leave"
