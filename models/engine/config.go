@@ -9,9 +9,11 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/darkmirror/darkmirror/models/repo"
 )
+
+// maxConfig bounds a configuration. The largest known, of a tokenizer with
+// all its added tokens, has some 10 MB.
+const maxConfig = 16 << 20
 
 // A document is a JSON object of the repository, as far as it could be read.
 type document struct {
@@ -27,7 +29,7 @@ func (s *survey) document(p string) document {
 	if !d.there {
 		return d
 	}
-	b, err := s.read(p)
+	b, err := s.read(p, maxConfig)
 	if err == nil {
 		err = json.Unmarshal(plainJSON(b), &d.fields)
 	}
@@ -37,15 +39,15 @@ func (s *survey) document(p string) document {
 	return d
 }
 
-// read reads a document of the repository.
-func (s *survey) read(p string) ([]byte, error) {
+// read reads a document of the repository: a [repo.Reader].
+func (s *survey) read(p string, limit int64) ([]byte, error) {
 	switch f := s.byPath[p]; {
 	case s.r.Read == nil:
 		return nil, errors.New("not at hand")
-	case f.Size > repo.MaxDocument:
-		return nil, fmt.Errorf("%d bytes, at most %d are read", f.Size, repo.MaxDocument)
+	case f.Size > limit:
+		return nil, fmt.Errorf("%d bytes, at most %d are read", f.Size, limit)
 	}
-	return s.r.Read(p, repo.MaxDocument)
+	return s.r.Read(p, limit)
 }
 
 // get decodes a field into v; false where it is not there or of another kind.

@@ -10,7 +10,7 @@
 // is named.
 //
 // Everything that is read is from outside: documents are bounded by
-// [repo.MaxDocument], headers by their readers.
+// maxConfig and [repo.MaxDocument], headers by their readers.
 package engine
 
 import (

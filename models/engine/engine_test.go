@@ -70,7 +70,7 @@ func TestJudge(t *testing.T) {
 		{"no GGUF", "ollama", llama, DoesNotLoad, "`ollama create` converts", ""},
 		{"no ONNX", "onnxruntime", llama, DoesNotLoad, "no ONNX file: there is safetensors", ""},
 
-		{"nothing", "vllm", files{"README.md": "x"}, DoesNotLoad, "no config.json: there is no weights", ""},
+		{"nothing", "vllm", files{"README.md": "x"}, DoesNotLoad, "no config.json: there is nothing that holds weights", ""},
 		{"no config", "tgi", llama.with(files{"config.json": ""}), DoesNotLoad, "no config.json: there is safetensors", ""},
 		{"config that is no JSON", "vllm", config("{"), NotKnown, "config.json: ", "vllm serve team/model"},
 		{"config with Infinity", "vllm", config(`{"architectures":["Mamba2ForCausalLM"],"a":[NaN,-Infinity,Infinity,"NaN \" NaN"]}`), Loads, "Mamba2ForCausalLM", "vllm serve team/model"},
@@ -125,7 +125,7 @@ func TestJudge(t *testing.T) {
 
 		{"no tokenizer", "vllm", llama.with(files{"tokenizer.json": ""}), DoesNotLoad, "no tokenizer is carried", ""},
 		{"no tokenizer", "tgi", llama.with(files{"tokenizer.json": ""}), DoesNotLoad, "no tokenizer is carried", ""},
-		{"no tokenizer", "transformers", llama.with(files{"tokenizer.json": ""}), Loads, "AutoTokenizer finds none", `AutoModelForCausalLM.from_pretrained("team/model")`},
+		{"no tokenizer", "transformers", llama.with(files{"tokenizer.json": ""}), Loads, "AutoTokenizer fails, or makes one without words", `AutoModelForCausalLM.from_pretrained("team/model")`},
 		{"no template", "vllm", llama.with(files{"tokenizer_config.json": ""}), Loads, "chat requests need --chat-template", "vllm serve team/model"},
 
 		{"adapter", "vllm", adapter, NotKnown, "the repository team/base", "vllm serve team/base --enable-lora --lora-modules adapter=team/model"},
@@ -146,6 +146,7 @@ func TestJudge(t *testing.T) {
 
 		{"embedder", "sentence-transformers", embedder, Loads, "has code for bert", `SentenceTransformer("team/model")`},
 		{"embedder", "vllm", embedder, Loads, "has code for BertModel", "vllm serve team/model"},
+		{"no tokenizer", "sentence-transformers", embedder.with(files{"tokenizer.json": ""}), NotKnown, "vectors that mean nothing", `SentenceTransformer("team/model")`},
 		{"pooling is missing", "sentence-transformers", embedder.with(files{"1_Pooling/config.json": ""}), DoesNotLoad, "1_Pooling/config.json is missing", ""},
 		{"model is missing", "sentence-transformers", embedder.with(files{"config.json": ""}), DoesNotLoad, "no config.json", ""},
 		{"weights are missing", "sentence-transformers", embedder.with(files{"model.safetensors": ""}), DoesNotLoad, "no weights of a kind", ""},

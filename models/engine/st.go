@@ -54,7 +54,7 @@ func (s *survey) sentenceTransformers() Verdict {
 }
 
 func (s *survey) modules() (list []module, err error) {
-	b, err := s.read("modules.json")
+	b, err := s.read("modules.json", maxConfig)
 	if err == nil {
 		err = json.Unmarshal(b, &list)
 	}
@@ -83,6 +83,9 @@ func (s *survey) module(m module, v *Verdict) (trust bool) {
 		if !s.config.there {
 			v.no("no config.json for the module %s", last)
 			return trust
+		}
+		if !s.hasTokenizer("") && !s.has("preprocessor_config.json") {
+			v.unsure("no tokenizer is carried: it may make one without words, and vectors that mean nothing, and says nothing")
 		}
 		_, needsCode := s.forTransformers(v)
 		return needsCode || trust

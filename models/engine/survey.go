@@ -108,7 +108,7 @@ func (s *survey) onlyFormats() string {
 			add(&found, f.name)
 		}
 	}
-	return cmp.Or(strings.Join(found, ", "), "no weights")
+	return cmp.Or(strings.Join(found, ", "), "nothing that holds weights")
 }
 
 // A weights is one copy of a model's weights in a folder.
@@ -155,7 +155,7 @@ func (s *survey) whole(w weights, v *Verdict) {
 	for _, p := range slices.Concat(w.files, s.inDir(dir, w.format+".index.json")) {
 		files = append(files, s.byPath[p])
 	}
-	switch err := repo.CheckIndexes(files, func(p string, _ int64) ([]byte, error) { return s.read(p) }); {
+	switch err := repo.CheckIndexes(files, s.read); {
 	case err == nil:
 	case errors.Is(err, repo.ErrIncomplete):
 		for line := range strings.Lines(err.Error()) {

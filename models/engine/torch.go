@@ -312,7 +312,7 @@ func (s *survey) transformers() Verdict {
 		args += ", trust_remote_code=True"
 	}
 	if !s.hasTokenizer("") {
-		v.says("no tokenizer is carried: AutoTokenizer finds none")
+		v.says("no tokenizer is carried: AutoTokenizer fails, or makes one without words and says nothing")
 	}
 	var names []string
 	class := "AutoModel"
