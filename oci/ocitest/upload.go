@@ -183,8 +183,10 @@ func (r *Registry) receive(q *http.Request, u *upload, id string) error {
 	for {
 		r.mu.Lock()
 		c, room := r.f.cutUpload, int64(len(buf))
-		if c != nil && c.times > 0 {
+		cut := c != nil && c.times > 0
+		if cut {
 			room = min(room, c.after)
+			c.after -= room // another upload may be under way
 		}
 		r.mu.Unlock()
 		if room == 0 {
@@ -192,9 +194,9 @@ func (r *Registry) receive(q *http.Request, u *upload, id string) error {
 		}
 		n, err := q.Body.Read(buf[:room])
 		u.data = append(u.data, buf[:n]...)
-		if c != nil && c.times > 0 {
+		if cut {
 			r.mu.Lock()
-			c.after -= int64(n)
+			c.after += room - int64(n)
 			r.mu.Unlock()
 		}
 		if errors.Is(err, io.EOF) {
