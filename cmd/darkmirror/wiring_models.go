@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
@@ -27,6 +28,9 @@ const (
 	// modelHosts are the hub and the server of its large files: each has as
 	// many connections as a source may have to one host.
 	modelHosts = 2
+	// assembleTime is how long an object store may take to put the parts of a
+	// large object together without a word.
+	assembleTime = 5 * time.Minute
 )
 
 // modelSource makes the source of one hub, or of local models. A hub has a
@@ -102,7 +106,7 @@ func (a *app) modelPublisher(cfg *config.Config, c *models.PublishConfig, st *st
 // objectStore makes the target of an S3 configuration.
 func (a *app) objectStore(name string, c *models.S3Config, st *store.Store, pool *fetch.Pool, onEvent func(artifact.Event)) (*s3.Target, error) {
 	fc := c.Fetch(name)
-	fc.Logger = a.logger()
+	fc.Logger, fc.IdleTimeout = a.logger(), assembleTime
 	client, err := newClient(pool, fc, c.Endpoint)
 	if err != nil {
 		return nil, err

@@ -97,6 +97,23 @@ func (f *fake) put(key, text string) {
 	f.objects[key] = newObject([]byte(text), nil)
 }
 
+// set changes what goes wrong.
+func (f *fake) set(fault func(string, http.ResponseWriter, *http.Request) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = fault
+}
+
+// arrived is how many parts open uploads have.
+func (f *fake) arrived() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, u := range f.uploads {
+		n += len(u.parts)
+	}
+	return n
+}
+
 func (f *fake) open() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -106,11 +107,14 @@ func TestResume(t *testing.T) {
 		rev, key := model(t, w)
 		ctx, stop := context.WithCancel(t.Context())
 		f.fault = func(op string, _ http.ResponseWriter, _ *http.Request) bool {
-			if op == "PART "+key+" 2" {
-				stop()
-				panic(http.ErrAbortHandler)
+			if op != "PART "+key+" 2" {
+				return false
 			}
-			return false
+			for f.arrived() != 2 {
+				time.Sleep(time.Millisecond)
+			}
+			stop()
+			panic(http.ErrAbortHandler)
 		}
 		target := w.target(t, Options{Endpoint: f.url}, fetch.Config{})
 		if _, err := target.Publish(ctx, &models.Set{Revisions: []models.Revision{rev}}, 1, time.Time{}); !errors.Is(err, context.Canceled) {
@@ -119,19 +123,72 @@ func TestResume(t *testing.T) {
 		if f.get("team/model/refs/main") != nil || f.get("team/model/"+c1+"/config.json") != nil || f.open() != 1 {
 			t.Fatalf("a reader finds %v, and %d uploads are open", f.keys(), f.open())
 		}
+		f.set(nil)
 		f.mu.Lock()
-		f.fault = nil
-		there := 0
 		for _, u := range f.uploads {
-			there = len(u.parts)
+			u.parts[3] = newObject([]byte(noise(4, 1000)), nil) // another's, of the same size
 		}
 		f.mu.Unlock()
 		f.reset()
 		publish(t, w.target(t, Options{Endpoint: f.url}, fetch.Config{}), rev)
 		whole(t, f)
-		if got := f.count("PART"); got != 3-there || f.count("OPEN") != 0 {
-			t.Errorf("%d of 3 parts were there, %d were sent, and %d uploads opened:\n%s", there, got, f.count("OPEN"), strings.Join(f.log, "\n"))
+		if f.count("OPEN") != 0 || f.count("COMPLETE") != 1 || slices.Contains(f.log, "PART "+key+" 1") {
+			t.Errorf("want the parts 2 and 3 sent, and no other:\n%s", strings.Join(f.log, "\n"))
 		}
+	}
+}
+
+// TestAbandoned stops a run when an object is there and a second upload of it
+// as well, which nobody needs.
+func TestAbandoned(t *testing.T) {
+	f, w := newFake(t), newWorld(t, t.TempDir())
+	rev, key := model(t, w)
+	ctx, stop := context.WithCancel(t.Context())
+	var once atomic.Bool
+	f.fault = func(op string, _ http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case op == "OPEN "+key && once.CompareAndSwap(false, true):
+			f.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		case op == "HEAD "+key:
+			stop()
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	}
+	target := w.target(t, Options{Endpoint: f.url}, fetch.Config{})
+	if _, err := target.Publish(ctx, &models.Set{Revisions: []models.Revision{rev}}, 1, time.Time{}); !errors.Is(err, context.Canceled) || f.open() != 1 {
+		t.Fatalf("%v, and %d uploads", err, f.open())
+	}
+	f.set(nil)
+	f.reset()
+	publish(t, target, rev)
+	whole(t, f)
+	if n := f.count("PART"); n != 0 {
+		t.Errorf("%d parts were sent again", n)
+	}
+}
+
+// TestHeld has no room for the commit that a branch moves to: the ref and what
+// it names stay until there is.
+func TestHeld(t *testing.T) {
+	f, w := newFake(t), newWorld(t, t.TempDir())
+	old, _ := model(t, w)
+	target := w.target(t, Options{Endpoint: f.url}, fetch.Config{})
+	publish(t, target, old)
+	f.set(func(op string, rw http.ResponseWriter, _ *http.Request) bool {
+		return strings.HasPrefix(op, "PUT team/model/"+c2) && refuse(rw, http.StatusForbidden, "QuotaExceeded", "full")
+	})
+	rev := w.rev(t, "team/model", c2, []string{"main"}, map[string]string{"config.json": "{}", "new": "1"})
+	if _, err := put(t, target, rev); code(err) != CodeSpace {
+		t.Errorf("%v, want %s", err, CodeSpace)
+	}
+	whole(t, f)
+	f.set(nil)
+	publish(t, target, rev)
+	base := "team/model/"
+	if diff := cmp.Diff([]string{base + c2 + "/config.json", base + c2 + "/new", base + "refs/main"}, f.keys()); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -190,6 +247,9 @@ func TestSpoiled(t *testing.T) {
 					t.Fatal(err)
 				}
 				whole(t, f)
+				if n := f.count("PART"); c.sums && c.file != "README.md" && n != 4 {
+					t.Errorf("%d parts were sent, want 3 and the spoiled one again", n)
+				}
 				return
 			}
 			if _, partial := errors.AsType[*artifact.Incomplete](err); !partial || code(err) != CodeDamaged || !errors.Is(err, artifact.ErrIntegrity) {
@@ -306,18 +366,27 @@ func TestStall(t *testing.T) {
 }
 
 // TestDenied has a key that may do less: without the list of uploads nothing
-// is gone on with; what cannot be deleted stays in the manifest until it can.
+// is gone on with; where one file may not be put, no other revision is tried;
+// what cannot be deleted stays in the manifest until it can.
 func TestDenied(t *testing.T) {
 	f, w := newFake(t), newWorld(t, t.TempDir())
-	denied := "UPLOADS"
-	f.fault = func(op string, rw http.ResponseWriter, _ *http.Request) bool {
-		return strings.HasPrefix(op, denied) && refuse(rw, http.StatusForbidden, "AccessDenied", "no")
+	deny := func(verb string) {
+		f.set(func(op string, rw http.ResponseWriter, _ *http.Request) bool {
+			return strings.HasPrefix(op, verb) && refuse(rw, http.StatusForbidden, "AccessDenied", "no")
+		})
 	}
 	rev, _ := model(t, w)
+	other := w.rev(t, "team/other", c1, []string{"main"}, map[string]string{"config.json": "{}"})
+	third := w.rev(t, "team/third", c1, []string{"main"}, map[string]string{"config.json": "{}"})
 	target := w.target(t, Options{Endpoint: f.url}, fetch.Config{})
+	deny("UPLOADS")
 	publish(t, target, rev)
 	whole(t, f)
-	denied = "DELETE"
+	deny("PUT team/")
+	if _, err := put(t, target, rev, other, third); code(err) != CodeDenied || strings.Contains(strings.Join(f.log, "\n"), "PUT team/third") {
+		t.Errorf("%v, want %s, and that nothing else is tried", err, CodeDenied)
+	}
+	deny("DELETE")
 	before := f.keys()
 	if _, err := put(t, target); code(err) != CodeDenied || !strings.Contains(err.Error(), "s3:DeleteObject") {
 		t.Errorf("%v, want %s", err, CodeDenied)
@@ -325,7 +394,7 @@ func TestDenied(t *testing.T) {
 	if diff := cmp.Diff(before, f.keys()); diff != "" {
 		t.Error(diff)
 	}
-	denied = "nothing"
+	f.set(nil)
 	publish(t, target)
 	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("left: %v", keys)

@@ -107,12 +107,31 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// readable follows every ref as a reader does, to files that must be whole.
+// readable follows every ref as a reader does, to files that must be whole, and
+// looks for objects that nobody would ever take away.
 func readable(t *testing.T, f *fake, at string) {
 	t.Helper()
 	first, second := killFiles()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	target := &Target{opt: Options{Name: "models/llm"}}
+	var listed map[string]*object
+	if m := f.objects[target.manifestKey()]; m != nil {
+		var err error
+		if listed, err = target.decode(m.body); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+	for key := range f.objects {
+		if key != target.manifestKey() && listed[key] == nil {
+			t.Errorf("%s: %s is not in the manifest", at, key)
+		}
+	}
+	for _, u := range f.uploads {
+		if listed[u.key] == nil {
+			t.Errorf("%s: an upload of %s is not in the manifest", at, u.key)
+		}
+	}
 	for _, ref := range []string{"main", "v1"} {
 		o := f.objects["team/model/refs/"+ref]
 		if o == nil {

@@ -241,12 +241,12 @@ func (r *relay) at(limit int64, then func()) {
 }
 
 func (r *relay) pass(client net.Conn, target string) {
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	server, err := new(net.Dialer).Dial("tcp", target)
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	go func() {
 		_, _ = io.Copy(client, server)
 		_ = client.Close()

@@ -1,11 +1,14 @@
 package s3
 
 import (
+	"errors"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/fetch"
 )
 
@@ -115,5 +118,44 @@ func TestVerify(t *testing.T) {
 	}
 	if string(f.get(key).body) != weights() {
 		t.Error("it is still damaged")
+	}
+}
+
+// TestNames refuses a revision that the store has no names for, and no other.
+func TestNames(t *testing.T) {
+	f, w := newFake(t), newWorld(t, t.TempDir())
+	long := w.rev(t, "team/long", c1, []string{"main"}, map[string]string{strings.Repeat("x/", 500) + "y": "1"})
+	twice := w.rev(t, "team/twice", c1, []string{"main"}, map[string]string{"y": "1"})
+	fine := w.rev(t, "team/fine", c1, []string{"main"}, map[string]string{"y": "1"})
+	text, err := put(t, w.target(t, Options{Endpoint: f.url}, fetch.Config{}), fine, long, twice, twice)
+	in, ok := errors.AsType[*artifact.Incomplete](err)
+	if !ok || len(in.Items) != 2 || code(err) != CodeName || !strings.HasPrefix(text, "2 revisions, 2 put") {
+		t.Errorf("%q, %v", text, err)
+	}
+	want := []string{"team/fine/" + c1 + "/y", "team/fine/refs/main", "team/twice/" + c1 + "/y", "team/twice/refs/main"}
+	if diff := cmp.Diff(want, f.keys()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestAddress has the bucket in the path or in the host's name, and asks
+// nobody where it is.
+func TestAddress(t *testing.T) {
+	for virtual, want := range map[bool]string{false: "https://s3.example/bucket/", true: "https://bucket.s3.example/"} {
+		var seen []string
+		target, err := New(Options{Name: "models/llm", Endpoint: "https://s3.example", Bucket: "bucket", VirtualHost: virtual, AccessKey: accessKey, SecretKey: secretKey},
+			roundTrip(func(r *http.Request) (*http.Response, error) {
+				seen = append(seen, r.URL.Scheme+"://"+r.URL.Host+r.URL.Path)
+				return nil, errors.New("no network")
+			}), nil, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := put(t, target); code(err) != CodeUnreachable {
+			t.Errorf("%v, want %s", err, CodeUnreachable)
+		}
+		if diff := cmp.Diff([]string{want}, seen); diff != "" {
+			t.Error(diff)
+		}
 	}
 }
