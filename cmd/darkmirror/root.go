@@ -93,12 +93,13 @@ const (
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "darkmirror",
-		Short: "Carry packages over an air gap, verified on both sides",
-		Long: `Carry packages over an air gap, verified on both sides.
+		Short: "Carry packages, images and models over an air gap, verified on both sides",
+		Long: `Carry packages, images and models over an air gap, verified on both sides.
 
 Outside, darkmirror fetches what the configuration asks for, checks it against
 upstream's own proof and seals it into signed bundles. Inside, it verifies the
-bundles, publishes them and serves them to pip, uv and apt.
+bundles, publishes them and serves them to pip, uv, apt, containerd, docker,
+vLLM, transformers and the like.
 
 It contacts the hosts that the configuration names, and no other.`,
 		SilenceErrors:     true,
