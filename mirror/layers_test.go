@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"models/s3":          {"mirror/artifact", "mirror/fetch", "mirror/store", "models", "models/hub"},
 	"models/modelpack":   {"mirror/artifact", "mirror/store", "models", "models/hub", "models/repo", "oci", "oci/spec"},
 	"scan":               {"mirror/artifact"},
+	"scan/pickle":        {"mirror/artifact"},
 	"bundle":             {"mirror/artifact"},
 	"mirror":             {"mirror/artifact", "mirror/store", "mirror/ledger", "scan", "bundle"},
 	"mirror/config":      {"mirror/artifact", "mirror/fetch", "pypi", "apt", "oci", "models", "scan", "bundle"},
