@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -177,6 +179,33 @@ func hubBusy(ts *testscript.TestScript, h *fakeHub, args []string) {
 		after = args[2]
 	}
 	h.Busy(hubtest.OnHub, number(ts, args[0]), number(ts, args[1]), after)
+}
+
+// spare finds a volume without which every small document of a bundle is there.
+func spare(ts *testscript.TestScript, args []string) {
+	const small = 64 << 10
+	var index struct {
+		Volumes []struct{ Name string }
+		Extents [][]struct{ Vol, Len int }
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(filepath.Join(args[1], "volumes.json"))), &index))
+	needed := make(map[int]bool)
+	for _, blob := range index.Extents {
+		size := 0
+		for _, e := range blob {
+			size += e.Len
+		}
+		for _, e := range blob {
+			needed[e.Vol] = needed[e.Vol] || size < small
+		}
+	}
+	for i, v := range index.Volumes {
+		if !needed[i+1] { // they count from one
+			ts.Setenv(args[0], filepath.Join(args[1], "volumes", v.Name))
+			return
+		}
+	}
+	ts.Fatalf("every volume holds a small blob")
 }
 
 func hubSent(ts *testscript.TestScript, h *fakeHub, args []string) {

@@ -56,6 +56,7 @@ func TestMain(m *testing.M) {
 //	flip FILE OFFSET              change one bit; negative: from the end
 //	truncate FILE SIZE            negative: from the end
 //	tamper ENVELOPE OLD NEW       replace text in the manifest, not its signature
+//	spare VAR BUNDLE              a volume that holds pieces of large blobs alone
 //	redate PLAN AGE               make a saved plan older
 //	stamp DIR                     print everything that a change would change
 //	weigh DIR LEAST MOST          the files' sizes add up to this
@@ -108,6 +109,7 @@ func TestScript(t *testing.T) {
 			"flip":     command("flip FILE OFFSET", 2, 2, flip),
 			"truncate": command("truncate FILE SIZE", 2, 2, truncate),
 			"tamper":   command("tamper ENVELOPE OLD NEW", 3, 3, tamper),
+			"spare":    command("spare VAR BUNDLE", 2, 2, spare),
 			"redate":   command("redate PLAN AGE", 2, 2, redate),
 			"stamp":    command("stamp DIR", 1, 1, stamp),
 			"weigh":    command("weigh DIR LEAST MOST", 3, 3, weigh),

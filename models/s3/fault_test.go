@@ -229,17 +229,16 @@ func TestSpoiled(t *testing.T) {
 			f, w := newFake(t), newWorld(t, t.TempDir())
 			rev, _ := model(t, w)
 			fine := w.rev(t, "team/other", c1, []string{"main"}, map[string]string{"config.json": "{}"})
-			n := 0
+			var n atomic.Int32 // requests run side by side
 			f.sums = c.sums
 			f.spoil = func(op string, b []byte) []byte {
-				if strings.Contains(op, c.file) && len(b) > 0 && !strings.HasSuffix(op, " 2") && (c.always || n == 0) {
-					n++
+				if strings.Contains(op, c.file) && len(b) > 0 && !strings.HasSuffix(op, " 2") && (n.Add(1) == 1 || c.always) {
 					b[0] ^= 1
 				}
 				return b
 			}
 			_, err := put(t, w.target(t, Options{Endpoint: f.url}, fetch.Config{}), rev, fine)
-			if n == 0 {
+			if n.Load() == 0 {
 				t.Fatal("nothing was spoiled")
 			}
 			if !c.always {
