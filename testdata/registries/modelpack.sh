@@ -52,6 +52,8 @@ await() {
 }
 sums() { (cd "$1" && find . -type f ! -path './.git/*' -exec sha256sum {} + | LC_ALL=C sort -k2); }
 clean() { env -i PATH="$PATH" HOME="$work/home" TMPDIR="$work" "$@"; }
+# A server takes the place of its subshell, so that $! is the server.
+server() { exec env -i PATH="$PATH" HOME="$work/home" TMPDIR="$work" "$@"; }
 
 # ------------------------------------------------------------ what is carried
 model=$work/hub/Team/Model
@@ -87,7 +89,7 @@ log: {level: error, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: $work/registry}}
 http: {addr: "127.0.0.1:$registry_port"}
 YML
-clean "$docker_registry" serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+server "$docker_registry" serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
 pids="$pids $!"
 await "$registry_port"
 
