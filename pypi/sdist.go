@@ -9,6 +9,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"github.com/darkmirror/darkmirror/internal/strictzip"
 )
 
 // CheckSdist checks a source archive: it unpacks within limits, every name
@@ -40,17 +42,17 @@ func CheckSdist(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 
 // zipPkgInfo reads TOP/PKG-INFO of a .zip source archive.
 func zipPkgInfo(r io.ReaderAt, size int64) ([]byte, error) {
-	z, err := openZip(r, size)
+	z, err := strictzip.Open(r, size, strictzip.Options{})
 	if err != nil {
 		return nil, err
 	}
-	top, _, _ := strings.Cut(z.entries[0].name, "/")
-	for i := range z.entries {
-		if !strings.HasPrefix(z.entries[i].name, top+"/") {
-			return nil, fmt.Errorf("%q is outside the top folder %q", clip(z.entries[i].name), clip(top))
+	top, _, _ := strings.Cut(z.Entries[0].Name, "/")
+	for i := range z.Entries {
+		if !strings.HasPrefix(z.Entries[i].Name, top+"/") {
+			return nil, fmt.Errorf("%q is outside the top folder %q", clip(z.Entries[i].Name), clip(top))
 		}
 	}
-	return z.readNamed(top+"/PKG-INFO", maxMetadata)
+	return readNamed(z, top+"/PKG-INFO", maxMetadata)
 }
 
 // tarPkgInfo walks a .tar.gz source archive and returns TOP/PKG-INFO.
@@ -61,9 +63,9 @@ func tarPkgInfo(r io.Reader, size int64) ([]byte, error) {
 		return nil, err
 	}
 	gz.Multistream(false)
-	limit := int64(maxUnpacked)
-	if size < limit/bombRatio {
-		limit = max(bombSize, size*bombRatio)
+	limit := int64(strictzip.MaxUnpacked)
+	if size < limit/strictzip.BombRatio {
+		limit = max(strictzip.BombSize, size*strictzip.BombRatio)
 	}
 	lr := &io.LimitedReader{R: gz, N: limit}
 	info, err := walkTar(tar.NewReader(lr))
@@ -96,8 +98,8 @@ func walkTar(t *tar.Reader) (info []byte, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if n >= maxEntries {
-			return nil, fmt.Errorf("over %d entries", maxEntries)
+		if n >= strictzip.MaxEntries {
+			return nil, fmt.Errorf("over %d entries", strictzip.MaxEntries)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
@@ -126,10 +128,10 @@ func walkTar(t *tar.Reader) (info []byte, err error) {
 }
 
 func checkTarEntry(h *tar.Header, name string) error {
-	if len(name) > maxEntryName {
+	if len(name) > strictzip.MaxName {
 		return fmt.Errorf("name of %d bytes", len(name))
 	}
-	if err := checkEntryName(name); err != nil {
+	if err := strictzip.CheckName(name); err != nil {
 		return err
 	}
 	for key := range h.PAXRecords {
@@ -145,7 +147,7 @@ func checkTarEntry(h *tar.Header, name string) error {
 		if h.Typeflag == tar.TypeSymlink {
 			target = path.Join(path.Dir(name), target) //nolint:gosec // nothing is unpacked; the result is what is checked
 		}
-		if path.IsAbs(h.Linkname) || strings.ContainsAny(h.Linkname, "\\\x00") || checkEntryName(path.Clean(target)) != nil {
+		if path.IsAbs(h.Linkname) || strings.ContainsAny(h.Linkname, "\\\x00") || strictzip.CheckName(path.Clean(target)) != nil {
 			return errors.New("a link out of the archive")
 		}
 		return nil

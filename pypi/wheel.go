@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/darkmirror/darkmirror/internal/strictzip"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
@@ -63,8 +64,8 @@ func (w *watched) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // CheckWheel checks a wheel:
-//   - the ZIP archive can be read in one way only (see [openZip]'s rules in
-//     ziparchive.go), with safe, unique names and within limits;
+//   - the ZIP archive can be read in one way only (see package strictzip),
+//     with safe, unique names and within limits;
 //   - there is one *.dist-info folder, of the filename's project and version,
 //     with METADATA, WHEEL and RECORD;
 //   - METADATA agrees with the filename;
@@ -77,7 +78,7 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	z, err := openZip(r, size)
+	z, err := strictzip.Open(r, size, strictzip.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := z.readNamed(info+"/METADATA", maxMetadata)
+	text, err := readNamed(z, info+"/METADATA", maxMetadata)
 	if err != nil {
 		return nil, err
 	}
@@ -106,10 +107,10 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 }
 
 // distInfo finds the only *.dist-info folder and compares its name.
-func distInfo(z *zipArchive, want WheelName) (string, error) {
+func distInfo(z *strictzip.Archive, want WheelName) (string, error) {
 	found := ""
-	for i := range z.entries {
-		top, _, _ := strings.Cut(z.entries[i].name, "/")
+	for i := range z.Entries {
+		top, _, _ := strings.Cut(z.Entries[i].Name, "/")
 		if !strings.HasSuffix(strings.ToLower(top), ".dist-info") || top == found {
 			continue
 		}
@@ -139,16 +140,16 @@ func distInfo(z *zipArchive, want WheelName) (string, error) {
 	return found, nil
 }
 
-func (z *zipArchive) readNamed(name string, limit int64) ([]byte, error) {
-	e, ok := z.find(name)
+func readNamed(z *strictzip.Archive, name string, limit int64) ([]byte, error) {
+	e, ok := z.Find(name)
 	if !ok {
 		return nil, fmt.Errorf("no %q", clip(name))
 	}
-	return z.read(e, limit)
+	return z.ReadAll(e, limit)
 }
 
-func checkWheelFile(z *zipArchive, info string) error {
-	b, err := z.readNamed(info+"/WHEEL", maxWheelFile)
+func checkWheelFile(z *strictzip.Archive, info string) error {
+	b, err := readNamed(z, info+"/WHEEL", maxWheelFile)
 	if err != nil {
 		return err
 	}
@@ -174,8 +175,8 @@ func checkWheelFile(z *zipArchive, info string) error {
 
 // checkRecord refuses a RECORD with a path that leaves the wheel: an
 // uninstaller deletes what RECORD names.
-func checkRecord(z *zipArchive, info string) error {
-	b, err := z.readNamed(info+"/RECORD", maxRecord)
+func checkRecord(z *strictzip.Archive, info string) error {
+	b, err := readNamed(z, info+"/RECORD", maxRecord)
 	if err != nil {
 		return err
 	}
@@ -190,13 +191,13 @@ func checkRecord(z *zipArchive, info string) error {
 		if err != nil {
 			return err
 		}
-		if n > maxEntries {
-			return fmt.Errorf("over %d lines", maxEntries)
+		if n > strictzip.MaxEntries {
+			return fmt.Errorf("over %d lines", strictzip.MaxEntries)
 		}
 		if len(row) != 3 {
 			return fmt.Errorf("line %d: %d fields, want 3", n, len(row))
 		}
-		if err := checkEntryName(row[0]); err != nil {
+		if err := strictzip.CheckName(row[0]); err != nil {
 			return fmt.Errorf("line %d: %q: %w", n, clip(row[0]), err)
 		}
 	}

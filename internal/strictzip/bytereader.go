@@ -1,4 +1,4 @@
-package pypi
+package strictzip
 
 import (
 	"bufio"
@@ -14,7 +14,7 @@ type byteReader struct {
 }
 
 func newByteReader(sec *io.SectionReader) *byteReader {
-	return &byteReader{src: bufio.NewReaderSize(sec, 16<<10), sec: sec}
+	return &byteReader{src: bufio.NewReaderSize(sec, readBuffer), sec: sec}
 }
 
 // next returns the next n bytes, valid until the next call.
@@ -22,24 +22,15 @@ func (b *byteReader) next(n int) ([]byte, error) {
 	if cap(b.buf) < n {
 		b.buf = make([]byte, n)
 	}
-	_, err := io.ReadFull(b, b.buf[:n])
+	m, err := io.ReadFull(b.src, b.buf[:n])
+	b.used += int64(m)
 	return b.buf[:n], err
 }
 
-// Read counts what is taken.
-func (b *byteReader) Read(p []byte) (int, error) {
-	n, err := b.src.Read(p)
-	b.used += int64(n)
-	return n, err
-}
-
-// ReadByte counts what is taken.
-func (b *byteReader) ReadByte() (byte, error) {
-	c, err := b.src.ReadByte()
-	if err == nil {
-		b.used++
-	}
-	return c, err
+func (b *byteReader) skip(n int) error {
+	m, err := b.src.Discard(n)
+	b.used += int64(m)
+	return err
 }
 
 // left is how much of the section was not taken.
