@@ -66,6 +66,7 @@ const (
 	CodeFormat    = "ERR_FORMAT"
 	CodeKey       = "ERR_KEY"
 	CodeSignature = "ERR_SIG"
+	CodeApproval  = "ERR_APPROVAL"
 	CodeVersion   = "ERR_VERSION"
 	CodeVolumes   = "ERR_VOLUMES"
 	CodeVolume    = "ERR_VOLUME"

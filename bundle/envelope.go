@@ -42,9 +42,22 @@ func PAE(typ string, body []byte) []byte {
 	return append(b, body...)
 }
 
-// signEnvelope wraps payload. The signature is verified before it is used,
-// so that a faulty token cannot produce a bundle that nobody accepts.
+// signEnvelope wraps payload.
 func signEnvelope(payload []byte, s Signer) ([]byte, error) {
+	sig, err := signPayload(payload, s)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(&envelope{
+		PayloadType: PayloadType,
+		Payload:     base64.StdEncoding.EncodeToString(payload),
+		Signatures:  []signature{{KeyID: KeyID(s.Public()), Sig: base64.StdEncoding.EncodeToString(sig)}},
+	})
+}
+
+// signPayload signs. The signature is verified before it is used, so that a
+// faulty token cannot produce a bundle that nobody accepts.
+func signPayload(payload []byte, s Signer) ([]byte, error) {
 	if s.Signer == nil {
 		return nil, errors.New("no signing key")
 	}
@@ -60,11 +73,7 @@ func signEnvelope(payload []byte, s Signer) ([]byte, error) {
 	if !ed25519.Verify(pub, msg, sig) {
 		return nil, fmt.Errorf("sign with %s: the signature does not verify", s.Name)
 	}
-	return json.Marshal(&envelope{
-		PayloadType: PayloadType,
-		Payload:     base64.StdEncoding.EncodeToString(payload),
-		Signatures:  []signature{{KeyID: KeyID(pub), Sig: base64.StdEncoding.EncodeToString(sig)}},
-	})
+	return sig, nil
 }
 
 // openEnvelope takes an envelope apart; no signature is looked at. Every
@@ -109,10 +118,15 @@ func decodeBase64(s string) ([]byte, error) {
 type Report struct {
 	// ID is the digest of the manifest's bytes.
 	ID artifact.Digest
-	// SignedBy names the trusted keys that signed, in the envelope's order.
+	// SignedBy names the trusted exporters' keys that signed, in the
+	// envelope's order.
 	SignedBy []string
 	// Fingerprints are those of the same keys, for people.
 	Fingerprints []string
+	// ApprovedBy names the trusted approvers' keys that signed, in the same
+	// order, and ApproverFingerprints are theirs.
+	ApprovedBy           []string
+	ApproverFingerprints []string
 	// Unknown are the ids of keys that signed too and are not trusted here.
 	Unknown []string
 	// Steps lists each check that was made, in order, for people.
@@ -152,14 +166,33 @@ func (e *envelope) verify(payload []byte, t Trust) (*Report, error) {
 		if !ed25519.Verify(pub, msg, sig) {
 			return nil, refusal(CodeSignature, where, "signature of "+k.Name+" does not fit the manifest", nil)
 		}
-		rep.SignedBy = append(rep.SignedBy, k.Name)
-		rep.Fingerprints = append(rep.Fingerprints, shortID(s.KeyID))
+		if k.Role == RoleApprover {
+			rep.ApprovedBy = append(rep.ApprovedBy, k.Name)
+			rep.ApproverFingerprints = append(rep.ApproverFingerprints, shortID(s.KeyID))
+		} else {
+			rep.SignedBy = append(rep.SignedBy, k.Name)
+			rep.Fingerprints = append(rep.Fingerprints, shortID(s.KeyID))
+		}
 		rep.Steps = append(rep.Steps, fmt.Sprintf("signature: good, %s %s (%s)", k.Role, k.Name, shortID(s.KeyID)))
 	}
 	if len(rep.SignedBy) == 0 {
 		r := refusal(CodeKey, envelopeName, "no signature of a trusted exporter key", nil)
-		r.Got = "key " + strings.Join(rep.Unknown, ", key ")
+		if len(rep.Unknown) > 0 {
+			r.Got = "key " + strings.Join(rep.Unknown, ", key ")
+		}
 		return nil, r
+	}
+	// A key counts once: the loop refused a second signature of it.
+	if n := len(rep.ApprovedBy); n < t.Approvals {
+		r := refusal(CodeApproval, envelopeName, "too few approvals", nil)
+		r.Want, r.Got = fmt.Sprintf("signatures of %d approvers", t.Approvals), strconv.Itoa(n)
+		if n > 0 {
+			r.Got += " (" + strings.Join(rep.ApprovedBy, ", ") + ")"
+		}
+		return nil, r
+	}
+	if t.Approvals > 0 {
+		rep.Steps = append(rep.Steps, fmt.Sprintf("approvals: %d, %d needed", len(rep.ApprovedBy), t.Approvals))
 	}
 	return rep, nil
 }

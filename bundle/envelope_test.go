@@ -120,8 +120,10 @@ func TestKeyFilesRefused(t *testing.T) {
 
 func TestTrustRefused(t *testing.T) {
 	_, a := testSigner(t, "exporter-a")
-	other := a
-	other.Role = "approver"
+	other, root := a, a
+	other.Role, root.Role = RoleApprover, "root"
+	_, b := testSigner(t, "approver-b")
+	b.Role = RoleApprover
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +135,8 @@ func TestTrustRefused(t *testing.T) {
 		"none":      {nil, "there are none"},
 		"twice":     {[]TrustedKey{a, a}, "also named"},
 		"two roles": {[]TrustedKey{a, other}, "two roles"},
-		"role":      {[]TrustedKey{other}, "not supported"},
+		"role":      {[]TrustedKey{root}, "not supported"},
+		"approvers": {[]TrustedKey{other, b}, "none of them is an exporter's"},
 		"algorithm": {[]TrustedKey{{Name: "e", Role: RoleExporter, Public: &ec.PublicKey}}, "not supported"},
 		"half key":  {[]TrustedKey{{Name: "e", Role: RoleExporter, Public: ed25519.PublicKey("short")}}, "not supported"},
 	} {

@@ -35,9 +35,15 @@ type Signer struct {
 // A Role says what a key may sign.
 type Role string
 
-// RoleExporter signs what leaves the outside. It is the only role so far;
-// approver and root are reserved.
-const RoleExporter Role = "exporter"
+// Roles. The role root is reserved. A key file says nothing of its key's role:
+// whoever trusts the key says it.
+const (
+	// RoleExporter signs what leaves the outside.
+	RoleExporter Role = "exporter"
+	// RoleApprover signs what may be carried, after a person has looked at
+	// it; see [Approve].
+	RoleApprover Role = "approver"
+)
 
 // A TrustedKey is a public key that the inside was given by hand.
 type TrustedKey struct {
@@ -47,9 +53,23 @@ type TrustedKey struct {
 }
 
 // Trust is what the inside trusts. One good signature of a key in the role
-// exporter suffices.
+// exporter is needed, and those of so many approvers.
 type Trust struct {
 	Keys []TrustedKey
+	// Approvals is how many different keys in the role approver must have
+	// signed; 0 for none.
+	Approvals int
+}
+
+// approvers counts the keys in the role approver.
+func (t Trust) approvers() int {
+	n := 0
+	for _, k := range t.Keys {
+		if k.Role == RoleApprover {
+			n++
+		}
+	}
+	return n
 }
 
 // GenerateKey makes an Ed25519 key pair and returns both halves as PEM that
@@ -210,9 +230,16 @@ func (t Trust) index() (map[string]TrustedKey, error) {
 		byID[id] = k
 	}
 	for _, k := range t.Keys {
-		if k.Role != RoleExporter {
+		if k.Role != RoleExporter && k.Role != RoleApprover {
 			return nil, refuse(k, fmt.Sprintf("role %q is not supported", clip(string(k.Role))))
 		}
+	}
+	switch n := t.approvers(); {
+	case n == len(t.Keys):
+		return nil, refusal(CodeKey, "trusted keys", "none of them is an exporter's", nil)
+	case t.Approvals < 0 || t.Approvals > n:
+		// It could never be reached.
+		return nil, refusal(CodeKey, "trusted keys", fmt.Sprintf("%d approvals are asked for and %d approvers' keys are trusted", t.Approvals, n), nil)
 	}
 	return byID, nil
 }
