@@ -26,12 +26,15 @@ import (
 // An Exporter is the outside half. The caller holds the run lock (the ledger)
 // for its whole life.
 type Exporter struct {
-	Store    *store.Store
-	Ledger   *ledger.Ledger
-	Sources  []Source
-	Keep     []string // sources that stay as they were sealed last
-	Policy   scan.Policy
-	Scanners []scan.Scanner
+	Store   *store.Store
+	Ledger  *ledger.Ledger
+	Sources []Source
+	Keep    []string // sources that stay as they were sealed last
+	// Scanner judges what was fetched; nil has only what its zero value does.
+	Scanner *scan.Runner
+	// Documents makes further evidence of a scan, such as bills of material,
+	// by file name; nil for none. The same report gives the same bytes.
+	Documents func(context.Context, *scan.Report) (map[string][]byte, error)
 
 	Stream     string
 	StateDir   string // holds the store; for the look at free space
@@ -299,13 +302,20 @@ func (e *Exporter) without(s *PlannedSource, lost map[string]bool) error {
 	return err
 }
 
-// Scan runs the scanners over the plan's artifacts and applies the policy.
+// Scan has the plan's artifacts judged, takes what is held back out of its
+// snapshots and adds the evidence.
 func (e *Exporter) Scan(ctx context.Context, run *Run, now time.Time) error {
+	run.Plan.Sources = slices.DeleteFunc(run.Plan.Sources, func(s PlannedSource) bool { return s.Snapshot.Source == EvidenceSource })
 	snaps := make([]*artifact.Snapshot, len(run.Plan.Sources))
 	for i := range run.Plan.Sources {
 		snaps[i] = &run.Plan.Sources[i].Snapshot
 	}
-	rep, err := scan.Run(ctx, e.Policy, e.Scanners, snaps, e.Store.Open, now, e.OnEvent)
+	runner := e.Scanner
+	if runner == nil {
+		runner = &scan.Runner{}
+	}
+	runner.Open, runner.OnEvent = contentOf(e.Store), e.OnEvent
+	rep, err := runner.Run(ctx, snaps, now)
 	if err != nil {
 		return err
 	}
@@ -320,7 +330,7 @@ func (e *Exporter) Scan(ctx context.Context, run *Run, now time.Time) error {
 			}
 		}
 	}
-	return nil
+	return e.keepEvidence(ctx, run)
 }
 
 // keepWaivers puts what was waived of a source into its snapshot, for the
@@ -389,8 +399,11 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 		for _, h := range run.Scan.Held {
 			m.Held = append(m.Held, bundle.LeftOut{Source: h.Source, Artifact: h.Name, Version: h.Version, Code: h.Code, Reason: h.Reason})
 		}
+		if m.Scanners, err = scannersOf(run.Scan); err != nil {
+			return nil, err
+		}
 	}
-	if len(m.Sources) == 0 {
+	if !slices.ContainsFunc(m.Sources, func(s bundle.SourceRef) bool { return s.Name != EvidenceSource }) {
 		return nil, nil
 	}
 	w.finish(m)
@@ -448,6 +461,11 @@ func (w *content) source(snap *artifact.Snapshot, last ledger.Sealed) (*bundle.S
 	prev, err := w.e.previous(snap.Source)
 	if err != nil {
 		return nil, err
+	}
+	if snap.Source == EvidenceSource {
+		// Its documents change with every bundle. As changes of the last ones
+		// they would make each bundle need the one before.
+		prev, before = nil, artifact.Digest{}
 	}
 	ref := &bundle.SourceRef{Name: snap.Source, Snapshot: d, Artifacts: int64(len(snap.Artifacts))}
 	if err := w.add(d, int64(len(b)), &w.snaps, before); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/ledger"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/scan"
 )
 
 // An Importer is the inside half. The caller holds the run lock (the ledger)
@@ -33,6 +34,10 @@ type Importer struct {
 	Inboxes    []string
 	StateDir   string
 	AcceptGap  bool
+	// Scanner judges again what was judged outside, when Rescan says so; nil
+	// for never.
+	Scanner *scan.Runner
+	Rescan  string
 
 	OnEvent func(artifact.Event)
 }
@@ -48,6 +53,7 @@ type Outcome struct {
 	Volumes   int
 	Healed    int              // blobs of an imported bundle that were missing
 	Missing   []bundle.LeftOut // what the manifest says was left out outside
+	Rescan    *scan.Report     // of the scan inside; nil where there was none
 	Published []Published
 	Failed    []*ItemError
 	Err       error
@@ -94,7 +100,9 @@ func (i *Importer) Import(ctx context.Context, named []bundle.Candidate, now tim
 		report(out)
 		if out.Err != nil {
 			errs = append(errs, out.Err)
-			stopped[c.Stream] = out.genuine
+			// What the scan here holds back is left out of what is published;
+			// the bundle is imported all the same.
+			stopped[c.Stream] = out.genuine && !isA[*scan.BlockedError](out.Err)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -165,7 +173,15 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 		return err
 	}
 	failpoint.Here("import.proved")
-	if err := i.publish(ctx, m, snaps, out, now); err != nil {
+	data, rest := dataFirst(snaps)
+	dataErr := i.publish(ctx, m, data, out, now)
+	if dataErr != nil && !isA[*PartialError](dataErr) {
+		return dataErr
+	}
+	if rest, out.Rescan, err = i.rescan(ctx, m, rest, now); err != nil {
+		return errors.Join(dataErr, err)
+	}
+	if err := i.publish(ctx, m, rest, out, now); err != nil {
 		return err
 	}
 	failpoint.Here("import.published")
@@ -173,10 +189,16 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 	for _, s := range m.Sources {
 		rec.Sources = append(rec.Sources, ledger.SourceState{Name: s.Name, Snapshot: s.Snapshot})
 	}
+	if out.Rescan != nil {
+		rec.Missing += len(out.Rescan.Held)
+	}
 	if err := i.Ledger.RecordImported(rec); err != nil {
 		return err
 	}
 	failpoint.Here("import.recorded")
+	if out.Rescan != nil {
+		return out.Rescan.Err()
+	}
 	return nil
 }
 
@@ -500,16 +522,13 @@ func clashes(c Claimer, snap *artifact.Snapshot, taken map[string]string) error 
 // imported, and a rerun finds the finished ones done.
 func (i *Importer) publish(ctx context.Context, m *bundle.Manifest, snaps []*artifact.Snapshot, out *Outcome, now time.Time) error {
 	for _, snap := range snaps {
+		if snap.Source == EvidenceSource {
+			continue // documents for people; they stay in the store
+		}
 		p, ok := i.publisher(snap.Source)
 		if !ok {
 			out.Published = append(out.Published, Published{snap.Source, "kept in the store; not configured here"})
 			continue
-		}
-		var digest artifact.Digest
-		for _, ref := range m.Sources {
-			if ref.Name == snap.Source {
-				digest = ref.Snapshot
-			}
 		}
 		failpoint.Here("import.publish-source")
 		text, err := p.Publish(ctx, snap, m.Seq, now)
@@ -528,14 +547,14 @@ func (i *Importer) publish(ctx context.Context, m *bundle.Manifest, snaps []*art
 			continue
 		}
 		failpoint.Here("import.published-source")
-		if err := i.Ledger.RecordPublished(ledger.Published{Source: snap.Source, Snapshot: digest, Stream: m.Stream, Seq: m.Seq, Time: now.UTC().Truncate(time.Second)}); err != nil {
+		if err := i.recordPublished(snap, m.Stream, m.Seq, now); err != nil {
 			return err
 		}
 		failpoint.Here("import.recorded-source")
 		out.Published = append(out.Published, Published{snap.Source, text})
 	}
 	if len(out.Failed) > 0 {
-		return &PartialError{Items: out.Failed, Total: len(snaps)}
+		return &PartialError{Items: out.Failed, Total: len(m.Sources)}
 	}
 	return nil
 }

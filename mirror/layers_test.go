@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"internal/durable":    {},
 	"internal/failpoint":  {},
 	"internal/strictjson": {},
+	"internal/strictzip":  {},
 
 	"mirror/artifact":    {},
 	"mirror/store":       {"mirror/artifact"},
@@ -48,30 +49,39 @@ var mayImport = map[string][]string{
 	"models/ollama":      {"mirror/artifact", "mirror/store", "models", "models/hub", "models/place", "models/gguf"},
 	"models/s3":          {"mirror/artifact", "mirror/fetch", "mirror/store", "models", "models/hub"},
 	"models/modelpack":   {"mirror/artifact", "mirror/store", "models", "models/hub", "models/repo", "oci", "oci/spec"},
-	"scan":               {"mirror/artifact"},
+	"scan/walk":          {"mirror/artifact"},
+	"scan":               {"mirror/artifact", "scan/walk", "oci/spec"},
 	"scan/pickle":        {"mirror/artifact"},
+	"scan/clamav":        {"mirror/artifact", "scan", "scan/walk"},
+	"scan/trivy":         {"mirror/artifact", "scan", "scan/walk"},
+	"scan/weights":       {"mirror/artifact", "scan", "scan/walk", "scan/pickle", "models/gguf", "models/safetensors"},
+	"scan/packages":      {"mirror/artifact", "scan", "scan/walk"},
+	"scan/report":        {"mirror/artifact", "scan"},
+	"mirror/files":       {"mirror/artifact", "mirror/fetch", "mirror/store"},
 	"bundle":             {"mirror/artifact"},
 	"mirror":             {"mirror/artifact", "mirror/store", "mirror/ledger", "scan", "bundle"},
-	"mirror/config":      {"mirror/artifact", "mirror/fetch", "pypi", "apt", "oci", "models", "scan", "bundle"},
+	"mirror/config":      {"mirror/artifact", "mirror/fetch", "mirror/files", "pypi", "apt", "oci", "models", "scan", "bundle"},
 	"cmd/darkmirror":     {"*"},
 
 	// Fake upstreams stand apart from the package that they test: client and
 	// server would share one mistake.
-	"pypi/pypitest":     {"mirror/artifact"},
-	"apt/apttest":       {"mirror/artifact"},
-	"oci/ocitest":       {"mirror/artifact", "oci/spec"},
-	"oci/harbortest":    {"oci/ocitest"},
-	"models/hubtest":    {"mirror/artifact"},
-	"bench/hub":         {"models/hubtest"},
-	"bench/headload":    {},
-	"mirror/mirrortest": {"mirror", "mirror/artifact", "mirror/store"},
-	"bench/upstream":    {"apt/apttest"},
-	"bench/ocicopy":     {"mirror/artifact", "mirror/fetch", "mirror/store", "oci", "oci/remote", "oci/spec"},
+	"pypi/pypitest":          {"mirror/artifact"},
+	"apt/apttest":            {"mirror/artifact"},
+	"oci/ocitest":            {"mirror/artifact", "oci/spec"},
+	"oci/harbortest":         {"oci/ocitest"},
+	"models/hubtest":         {"mirror/artifact"},
+	"bench/hub":              {"models/hubtest"},
+	"bench/headload":         {},
+	"bench/scan/models":      {"mirror/artifact", "scan", "scan/walk", "scan/weights"},
+	"testdata/report/sample": {"scan", "scan/report"},
+	"mirror/mirrortest":      {"mirror", "mirror/artifact", "mirror/store"},
+	"bench/upstream":         {"apt/apttest"},
+	"bench/ocicopy":          {"mirror/artifact", "mirror/fetch", "mirror/store", "oci", "oci/remote", "oci/spec"},
 }
 
 // everywhere lists the packages without a place in the layers: they know
 // nothing of darkmirror and import nothing of it but each other.
-var everywhere = []string{"internal/durable", "internal/failpoint", "internal/strictjson"}
+var everywhere = []string{"internal/durable", "internal/failpoint", "internal/strictjson", "internal/strictzip"}
 
 // mayUseInternal narrows [everywhere]: mirror/artifact does no I/O, so it may
 // import strictjson alone.
@@ -83,6 +93,9 @@ var mayUseInternal = map[string][]string{
 var onlyIn = map[string][]string{
 	"github.com/ProtonMail/go-crypto/":        {"apt", "apt/apttest"},
 	"github.com/aquasecurity/":                {"scan/trivy"},
+	"github.com/bodgit/sevenzip":              {"scan/walk"},
+	"github.com/openvex/":                     {"scan/trivy"},
+	"github.com/pierrec/lz4/":                 {"scan/walk"},
 	"github.com/google/go-containerregistry/": {"oci", "oci/remote"},
 	"github.com/Masterminds/semver/":          {"oci", "oci/helm"},
 	"github.com/hashicorp/go-retryablehttp":   {"mirror/fetch"},
@@ -90,7 +103,7 @@ var onlyIn = map[string][]string{
 	"github.com/pelletier/go-toml/":           {"pypi"},
 	"github.com/spf13/":                       {"cmd/darkmirror"},
 	"github.com/vbauerster/mpb/":              {"cmd/darkmirror"},
-	"go.etcd.io/bbolt":                        {"mirror/ledger"},
+	"go.etcd.io/bbolt":                        {"mirror/ledger", "scan/trivy"}, // Trivy's database is one
 	"go.yaml.in/yaml/":                        {"mirror/config", "models/repo", "oci/helm"},
 }
 

@@ -1,68 +1,13 @@
 package scan
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
-
-// dateForm is how a waiver's last day is written.
-const dateForm = time.DateOnly
-
-// Config is the policy as a person writes it.
-type Config struct {
-	Block   []Block  `yaml:"block" doc:"artifacts that are always held back"`
-	Waivers []Waiver `yaml:"waivers" doc:"findings that may pass, for a time"`
-}
-
-// A Block holds an artifact back whatever the scanners say.
-type Block struct {
-	Artifact string `yaml:"artifact" doc:"source and name, or source, name and version: pypi/main examplelib 2.3.1"`
-	Reason   string `yaml:"reason" doc:"why; shown in reports and carried in the bundle"`
-}
-
-// A Waiver lets one finding of one artifact pass until it expires.
-type Waiver struct {
-	Artifact string `yaml:"artifact" doc:"source and name, or source, name and version: pypi/main examplelib 2.3.1"`
-	Finding  string `yaml:"finding" doc:"the finding's identifier as the report shows it"`
-	Owner    string `yaml:"owner" doc:"who answers for it"`
-	Reason   string `yaml:"reason" doc:"why it is acceptable"`
-	Expires  string `yaml:"expires" doc:"the last day on which it holds, in UTC: 2026-12-31"`
-}
-
-// Validate joins every problem, each starting with the field it concerns.
-func (c Config) Validate() error {
-	var errs []error
-	need := func(field, value string) {
-		if strings.TrimSpace(value) == "" {
-			errs = append(errs, fmt.Errorf("%s: missing", field))
-		}
-	}
-	ref := func(field, value string) {
-		if _, err := parseRef(value); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", field, err))
-		}
-	}
-	for i, b := range c.Block {
-		at := fmt.Sprintf("block[%d].", i)
-		ref(at+"artifact", b.Artifact)
-		need(at+"reason", b.Reason)
-	}
-	for i, w := range c.Waivers {
-		at := fmt.Sprintf("waivers[%d].", i)
-		ref(at+"artifact", w.Artifact)
-		need(at+"finding", w.Finding)
-		need(at+"owner", w.Owner)
-		need(at+"reason", w.Reason)
-		if _, err := time.Parse(dateForm, w.Expires); err != nil {
-			errs = append(errs, fmt.Errorf("%sexpires: %q is not a date like 2026-12-31", at, w.Expires))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // A ref names an artifact, or all its versions.
 type ref struct {
@@ -99,8 +44,10 @@ func fold(name string) string {
 	return strings.Join(parts, "-")
 }
 
-// A Policy decides what may pass. The zero Policy blocks and waives nothing.
+// A Policy decides what may pass. The zero Policy blocks and waives nothing,
+// and holds what the defaults hold.
 type Policy struct {
+	config  Config
 	blocks  []blockRule
 	waivers []waiverRule
 }
@@ -121,7 +68,7 @@ func NewPolicy(c Config) (Policy, error) {
 	if err := c.Validate(); err != nil {
 		return Policy{}, err
 	}
-	var p Policy
+	p := Policy{config: c}
 	for _, b := range c.Block {
 		r, err := parseRef(b.Artifact)
 		if err != nil {
@@ -143,6 +90,59 @@ func NewPolicy(c Config) (Policy, error) {
 	return p, nil
 }
 
+// action says what becomes of an artifact with the finding, waivers aside.
+// A kind or severity that it does not know holds.
+func (p Policy) action(f Finding) string {
+	c := p.config
+	switch f.Kind {
+	case KindVulnerability:
+		if f.Answer != "" {
+			return ActionAllow
+		}
+		if f.Fixed == "" && c.Vulnerabilities.Unfixed == ActionWarn {
+			return ActionWarn
+		}
+		return bySeverity(f.Severity, c.Vulnerabilities.Hold, Critical, High, Unknown)
+	case KindSecret:
+		return bySeverity(f.Severity, c.Secrets.Hold, Critical, High)
+	case KindModel:
+		return bySeverity(f.Severity, c.Models.Hold, Critical, High)
+	case KindPackage:
+		return bySeverity(f.Severity, c.Packages.Hold, Critical, High)
+	case KindArchive:
+		return bySeverity(f.Severity, c.Archives.Hold, Critical, High)
+	case KindLicence:
+		return orHold(c.Licences.Action)
+	case KindNotScanned:
+		return orHold(c.Unscanned)
+	case KindType:
+		if f.ID == CodeUnknownType {
+			return orHold(c.Types.Unknown)
+		}
+	}
+	return ActionHold
+}
+
+// bySeverity holds the listed severities, or the default ones, and whatever
+// is no severity at all.
+func bySeverity(severity string, list []string, standard ...string) string {
+	if len(list) == 0 {
+		list = standard
+	}
+	severity = strings.ToLower(severity)
+	if slices.Contains(list, severity) || !slices.Contains(severities, severity) {
+		return ActionHold
+	}
+	return ActionWarn
+}
+
+func orHold(action string) string {
+	if action == ActionWarn || action == ActionAllow {
+		return action
+	}
+	return ActionHold
+}
+
 func (p Policy) blocked(s Subject) (Block, bool) {
 	for _, b := range p.blocks {
 		if b.ref.matches(s, fold) {
@@ -152,11 +152,29 @@ func (p Policy) blocked(s Subject) (Block, bool) {
 	return Block{}, false
 }
 
+// waived finds the waiver in force for a finding. A package that is on a list
+// of malicious ones cannot be waived.
 func (p Policy) waived(s Subject, f Finding, now time.Time) (Waiver, bool) {
+	if malicious(f) {
+		return Waiver{}, false
+	}
 	for _, w := range p.waivers {
 		if w.Finding == f.ID && now.Before(w.end) && w.ref.matches(s, strings.ToLower) {
 			return w.Waiver, true
 		}
 	}
 	return Waiver{}, false
+}
+
+func malicious(f Finding) bool { return strings.HasPrefix(f.ID, "MAL-") }
+
+// Lapsed lists the waivers that are no longer in force, as written.
+func (p Policy) Lapsed(now time.Time) []Waiver {
+	var list []Waiver
+	for _, w := range p.waivers {
+		if !now.Before(w.end) {
+			list = append(list, w.Waiver)
+		}
+	}
+	return list
 }

@@ -1,49 +1,52 @@
-// Package scan runs scanners over artifacts and applies the site's policy to
-// what they find: which artifacts are held back, and which findings are
-// waived, by whom and until when.
+// Package scan has artifacts looked at by scan engines and applies the site's
+// policy to what they find: which artifacts are held back, which pass with a
+// warning, and which findings are waived, by whom and until when.
+//
+// A [Runner] walks every blob once with package walk and shows each file to
+// every [Inspector] and [Gatherer]; a [Judge] then looks at the artifact as a
+// whole, by the packages that were gathered. What was found in a blob is kept
+// in a [Cache] under everything that it depends on: the blob's digest and
+// name, the limits, the engine's version, settings and database. docs/scan.md
+// says what each engine looks for.
 //
 // Invariants:
-//   - It fails closed. Whatever a scanner reports holds its artifact back
-//     unless a waiver that names exactly this artifact and this finding is in
-//     force; a scanner that errors holds it back too, and no waiver lifts that.
-//   - A blocked artifact is held back whatever the scanners say.
+//   - It fails closed. An engine that cannot work ends the run ([ErrEngine]);
+//     one that cannot judge an artifact holds that back, and no waiver lifts
+//     it. What was not looked at is a finding of its own kind, never nothing.
+//   - The zero [Verdict] is [Error], and a finding of a kind or severity that
+//     the policy does not know holds its artifact back.
+//   - A blocked artifact is held back whatever the engines say. A package
+//     that is known to be malicious cannot be waived.
 //   - An artifact that is held leaves the snapshot whole, in all its files.
-//   - The same snapshots, policy, findings and time give the same report.
+//   - The same snapshots, policy, findings and time give the same report, and
+//     what the cache knew changes nothing in it but its counts.
 //
-// Limits: text of scanners is clipped to [MaxText] bytes.
+// Limits: text of engines is clipped to [MaxText] bytes, a file's findings of
+// one engine to [maxPerFile]; those of package walk for what is unpacked.
 package scan
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-const (
-	// MaxText bounds text of a scanner in a report, in bytes: it enters the
-	// signed manifest.
-	MaxText = 300
-	// parallel is how many artifacts are scanned at once: a small bastion has
-	// two cores.
-	parallel = 2
-)
+// MaxText bounds text of a scanner in a report, in bytes: it enters the signed
+// manifest.
+const MaxText = 300
 
 // Codes of what is held back. They are stable.
 const (
-	CodeBlocked = "POLICY-BLOCK" // the configuration blocks it
-	CodeError   = "SCAN-ERROR"   // a scanner could not judge it
-	CodeFinding = "SCAN-FINDING" // a scanner found something
+	CodeBlocked    = "POLICY-BLOCK"     // the configuration blocks it
+	CodeError      = "SCAN-ERROR"       // a scanner could not judge it
+	CodeMalicious  = "SCAN-MALICIOUS"   // it is malware
+	CodeNotScanned = "SCAN-NOT-SCANNED" // a scanner could not look at all of it
+	CodeFinding    = "SCAN-FINDING"     // a scanner found something that the policy holds
 )
 
 // A Subject is what a scanner judges: one artifact of one source.
@@ -56,22 +59,20 @@ type Subject struct {
 // may be text from outside.
 type Finding struct {
 	Scanner  string `json:"scanner"`
+	Kind     string `json:"kind"`
 	ID       string `json:"id"` // stable, so that a waiver can name it
 	Severity string `json:"severity"`
 	Text     string `json:"text"`
-}
-
-// A Scanner judges artifacts. Scan is called from several goroutines at once,
-// for different subjects, and is not called again for a subject that failed:
-// a scanner retries within itself what is worth retrying. It opens files by
-// digest with open, which verifies while it reads; it must not use bytes
-// before the end was read without an error. An error, of open as well, means
-// that it could not judge, and holds the subject back; findings beside an
-// error are ignored. Scan must end soon after ctx does.
-type Scanner interface {
-	Name() string
-	Version() string
-	Scan(ctx context.Context, s Subject, open func(artifact.Digest) (io.ReadCloser, error)) ([]Finding, error)
+	// Path leads to the file, from the artifact inwards; empty if the whole
+	// artifact is meant.
+	Path string `json:"path,omitempty"`
+	// Package is the package URL of what is vulnerable or refused, and Fixed
+	// the version in which it is mended, if there is one.
+	Package string `json:"package,omitempty"`
+	Fixed   string `json:"fixed,omitempty"`
+	// Answer is the statement of a VEX document that says why it does no harm
+	// here; a finding with an answer holds nothing back.
+	Answer string `json:"answer,omitempty"`
 }
 
 // Held is an artifact that is held back, and the gravest reason.
@@ -96,13 +97,6 @@ type Waived struct {
 	Expires  string `json:"expires"` // the last day, "2026-12-31"
 }
 
-// A Report is what came of a run, sorted.
-type Report struct {
-	Held    []Held   `json:"held"`
-	Waived  []Waived `json:"waived"`
-	Scanned int      `json:"scanned"` // artifacts judged, held ones included
-}
-
 // A BlockedError says that the policy held artifacts back.
 type BlockedError struct {
 	Held []Held
@@ -121,91 +115,6 @@ func (e *BlockedError) Error() string {
 	return b.String()
 }
 
-// Run judges every artifact of the snapshots at the time now. The scanners
-// may be none: the policy's blocks hold all the same. The error is what
-// stopped the run; held artifacts are no error here, see [Report.Err].
-func Run(ctx context.Context, p Policy, scanners []Scanner, snaps []*artifact.Snapshot,
-	open func(artifact.Digest) (io.ReadCloser, error), now time.Time, onEvent func(artifact.Event),
-) (*Report, error) {
-	if onEvent == nil {
-		onEvent = func(artifact.Event) {}
-	}
-	var subjects []Subject
-	for _, snap := range snaps {
-		for _, a := range snap.Artifacts {
-			subjects = append(subjects, Subject{Source: snap.Source, Artifact: a})
-		}
-	}
-	onEvent(artifact.Event{Stage: "scan", TotalItems: len(subjects)})
-	rep := &Report{Held: []Held{}, Waived: []Waived{}, Scanned: len(subjects)}
-	var mu sync.Mutex
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
-	for _, s := range subjects {
-		g.Go(func() error {
-			held, waived := p.judge(gctx, scanners, s, open, now)
-			if gctx.Err() != nil {
-				return context.Cause(gctx)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			rep.Waived = append(rep.Waived, waived...)
-			if held != nil {
-				rep.Held = append(rep.Held, *held)
-			}
-			onEvent(artifact.Event{Stage: "scan", Source: s.Source, Item: s.Artifact.Name, Items: 1})
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	rep.sort()
-	return rep, nil
-}
-
-// judge asks the policy and every scanner about one subject.
-func (p Policy) judge(ctx context.Context, scanners []Scanner, s Subject, open func(artifact.Digest) (io.ReadCloser, error), now time.Time) (*Held, []Waived) {
-	a := s.Artifact
-	hold := func(code, reason string) *Held {
-		return &Held{Source: s.Source, Name: a.Name, Version: a.Version, Code: code, Reason: clean(reason)}
-	}
-	if b, ok := p.blocked(s); ok {
-		return hold(CodeBlocked, b.Reason), nil
-	}
-	var findings []Finding
-	var waived []Waived
-	var failed *Held
-	for _, sc := range scanners {
-		found, err := sc.Scan(ctx, s, open)
-		if err != nil {
-			if failed == nil {
-				failed = hold(CodeError, fmt.Sprintf("%s %s could not judge it: %v", sc.Name(), sc.Version(), err))
-			}
-			continue
-		}
-		for _, f := range found {
-			f.Scanner = cmp.Or(f.Scanner, sc.Name())
-			w, ok := p.waived(s, f, now)
-			if !ok {
-				findings = append(findings, f)
-				continue
-			}
-			waived = append(waived, Waived{
-				Source: s.Source, Name: a.Name, Version: a.Version, Scanner: clean(f.Scanner), Finding: clean(f.ID),
-				Severity: clean(f.Severity), Owner: w.Owner, Reason: w.Reason, Expires: w.Expires,
-			})
-		}
-	}
-	switch {
-	case failed != nil:
-		return failed, waived
-	case len(findings) > 0:
-		return hold(CodeFinding, describe(findings)), waived
-	}
-	return nil, waived
-}
-
 // describe puts findings on one line: the first of them, and how many more.
 func describe(fs []Finding) string {
 	slices.SortFunc(fs, func(a, b Finding) int {
@@ -215,6 +124,9 @@ func describe(fs []Finding) string {
 	text := strings.Join(slices.DeleteFunc([]string{f.ID, strings.ToLower(f.Severity)}, func(s string) bool { return s == "" }), " ")
 	if f.Text != "" {
 		text += ", " + f.Text
+	}
+	if f.Path != "" {
+		text += " in " + f.Path
 	}
 	// The tail must survive the clipping of a long text.
 	tail := " (" + f.Scanner + ")"
@@ -235,8 +147,10 @@ func rank(severity string) int {
 
 // clean makes outside text fit for a manifest and a terminal: valid, on one
 // line, of bounded length.
-func clean(s string) string {
-	s = strings.ToValidUTF8(clip(s, MaxText), "?")
+func clean(s string) string { return cleanTo(s, MaxText) }
+
+func cleanTo(s string, limit int) string {
+	s = strings.ToValidUTF8(clip(s, limit), "?")
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return '?'
@@ -258,43 +172,15 @@ func clip(s string, n int) string {
 	return s[:cut] + dots
 }
 
-func (r *Report) sort() {
-	slices.SortFunc(r.Held, func(a, b Held) int {
-		return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Name, b.Name), strings.Compare(a.Version, b.Version), strings.Compare(a.Code, b.Code), strings.Compare(a.Reason, b.Reason))
-	})
-	// Two artifacts of one name and version are one to the user.
-	r.Held = slices.CompactFunc(r.Held, func(a, b Held) bool {
-		return a.Source == b.Source && a.Name == b.Name && a.Version == b.Version
-	})
-	slices.SortFunc(r.Waived, func(a, b Waived) int {
-		return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Name, b.Name), strings.Compare(a.Version, b.Version), strings.Compare(a.Finding, b.Finding), strings.Compare(a.Scanner, b.Scanner))
-	})
-	r.Waived = slices.Compact(r.Waived)
+// cleaned is the finding with its text made fit for print; identifiers keep
+// their bytes where they are fit already, so that waivers match.
+func (f Finding) cleaned() Finding {
+	for _, t := range []*string{&f.Scanner, &f.Kind, &f.ID, &f.Severity, &f.Text, &f.Package, &f.Fixed, &f.Answer} {
+		*t = clean(*t)
+	}
+	f.Path = cleanTo(f.Path, maxPathText)
+	return f
 }
 
-// Err is a *[BlockedError] if something is held back, otherwise nil.
-func (r *Report) Err() error {
-	if len(r.Held) == 0 {
-		return nil
-	}
-	return &BlockedError{Held: r.Held}
-}
-
-// Strip returns the snapshot without the artifacts that are held back. It
-// does not change snap.
-func (r *Report) Strip(snap *artifact.Snapshot) *artifact.Snapshot {
-	type id struct{ name, version string }
-	held := make(map[id]bool)
-	for _, h := range r.Held {
-		if h.Source == snap.Source {
-			held[id{h.Name, h.Version}] = true
-		}
-	}
-	c := *snap
-	if len(held) > 0 {
-		c.Artifacts = slices.DeleteFunc(slices.Clone(snap.Artifacts), func(a artifact.Artifact) bool {
-			return held[id{a.Name, a.Version}]
-		})
-	}
-	return &c
-}
+// maxPathText bounds a finding's path: archives in archives have long ones.
+const maxPathText = 2000

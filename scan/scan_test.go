@@ -1,10 +1,10 @@
 package scan
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -16,25 +16,27 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-// fake is a scanner that answers by artifact name.
+// fake is an engine that answers by artifact name.
 type fake struct {
 	name     string
 	findings map[string][]Finding
 	fails    map[string]error
+	start    error
 }
 
-func (f *fake) Name() string    { return f.name }
-func (f *fake) Version() string { return "1.0" }
+func (f *fake) Engine() Engine { return Engine{Name: f.name, Version: "1.0"} }
 
-func (f *fake) Scan(ctx context.Context, s Subject, open func(artifact.Digest) (io.ReadCloser, error)) ([]Finding, error) {
-	rc, err := open(s.Artifact.Files[0].Digest)
-	if err != nil {
-		return nil, err
+func (f *fake) Start(context.Context, time.Time) error { return f.start }
+
+func (f *fake) Judge(ctx context.Context, s Subject, _ *Inventory) ([]Finding, error) {
+	var list []Finding
+	for _, x := range f.findings[s.Artifact.Name] {
+		if x.Kind == "" {
+			x.Kind = KindMalware // whatever its severity, it holds
+		}
+		list = append(list, x)
 	}
-	if err := rc.Close(); err != nil {
-		return nil, err
-	}
-	return f.findings[s.Artifact.Name], errors.Join(f.fails[s.Artifact.Name], ctx.Err())
+	return list, errors.Join(f.fails[s.Artifact.Name], ctx.Err())
 }
 
 func snapshot(source string, ids ...string) *artifact.Snapshot {
@@ -49,8 +51,32 @@ func snapshot(source string, ids ...string) *artifact.Snapshot {
 	return s
 }
 
-func opens(artifact.Digest) (io.ReadCloser, error) {
-	return io.NopCloser(strings.NewReader("bytes")), nil
+// bytesOf is a content in memory.
+type bytesOf struct{ *bytes.Reader }
+
+func (bytesOf) Close() error { return nil }
+
+// opens gives each blob of [snapshot] the bytes of its digest.
+func opens(known map[artifact.Digest]string) func(artifact.Digest) (Content, error) {
+	return func(d artifact.Digest) (Content, error) {
+		s, ok := known[d]
+		if !ok {
+			return nil, fmt.Errorf("blob %s is not there", d.Short())
+		}
+		return bytesOf{bytes.NewReader([]byte(s))}, nil
+	}
+}
+
+// contents are the bytes of the artifacts of [snapshot]: their ids.
+func contents(snaps ...*artifact.Snapshot) map[artifact.Digest]string {
+	m := make(map[artifact.Digest]string)
+	for _, s := range snaps {
+		for _, a := range s.Artifacts {
+			id := a.Name + " " + a.Version
+			m[artifact.Sum([]byte(id))] = id
+		}
+	}
+	return m
 }
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -64,9 +90,14 @@ func policy(t *testing.T, c Config) Policy {
 	return p
 }
 
-func run(t *testing.T, p Policy, scanners []Scanner, now time.Time, snaps ...*artifact.Snapshot) *Report {
+// loose lets files of any type pass, since the files here are a few bytes.
+var loose = Config{Types: Types{Unknown: ActionAllow}}
+
+func run(t *testing.T, p Policy, judges []Judge, now time.Time, snaps ...*artifact.Snapshot) *Report {
 	t.Helper()
-	rep, err := Run(t.Context(), p, scanners, snaps, opens, now, nil)
+	p.config.Types = loose.Types
+	r := &Runner{Policy: p, Judges: judges, Open: opens(contents(snaps...)), Scratch: t.TempDir()}
+	rep, err := r.Run(t.Context(), snaps, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,24 +110,28 @@ func TestRunHoldsFindingsAndErrors(t *testing.T) {
 		"both": {{ID: "CVE-0000-3333", Severity: "high"}},
 	}}
 	clam := &fake{name: "clamav", findings: map[string][]Finding{"bad": {{ID: "Eicar", Severity: "odd"}}}, fails: map[string]error{"both": errors.New("daemon gone")}}
-	rep := run(t, Policy{}, []Scanner{trivy, clam}, noon, snapshot("pypi/main", "good 1.0", "both 1.0", "bad 2.3.1"), snapshot("apt/bookworm", "jq 1.6"))
-	want := &Report{
-		Held: []Held{
-			{Source: "pypi/main", Name: "bad", Version: "2.3.1", Code: CodeFinding, Reason: "CVE-0000-1111 critical, fixed in 2.3.2 (trivy, 2 more)"},
-			{Source: "pypi/main", Name: "both", Version: "1.0", Code: CodeError, Reason: "clamav 1.0 could not judge it: daemon gone"},
-		},
-		Waived: []Waived{}, Scanned: 4,
+	rep := run(t, Policy{}, []Judge{trivy, clam}, noon, snapshot("pypi/main", "good 1.0", "both 1.0", "bad 2.3.1"), snapshot("apt/bookworm", "jq 1.6"))
+	want := []Held{
+		{Source: "pypi/main", Name: "bad", Version: "2.3.1", Code: CodeMalicious, Reason: "CVE-0000-1111 critical, fixed in 2.3.2 (trivy, 2 more)"},
+		{Source: "pypi/main", Name: "both", Version: "1.0", Code: CodeError, Reason: "could not be judged: clamav: daemon gone"},
 	}
-	if diff := cmp.Diff(want, rep); diff != "" {
-		t.Errorf("report (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, rep.Held); diff != "" {
+		t.Errorf("held (-want +got):\n%s", diff)
+	}
+	var verdicts []string
+	for _, i := range rep.Items {
+		verdicts = append(verdicts, i.Name+" "+i.Verdict.String())
+	}
+	if diff := cmp.Diff([]string{"jq clean", "bad malicious", "both error", "good clean"}, verdicts); diff != "" {
+		t.Errorf("verdicts (-want +got):\n%s", diff)
 	}
 	be, ok := errors.AsType[*BlockedError](rep.Err())
 	if !ok || len(be.Held) != 2 {
 		t.Fatalf("Err = %v, want a BlockedError of 2", rep.Err())
 	}
 	wantText := "policy held 2 artifacts back\n" +
-		"  pypi/main: bad 2.3.1: CVE-0000-1111 critical, fixed in 2.3.2 (trivy, 2 more) [SCAN-FINDING]\n" +
-		"  pypi/main: both 1.0: clamav 1.0 could not judge it: daemon gone [SCAN-ERROR]"
+		"  pypi/main: bad 2.3.1: CVE-0000-1111 critical, fixed in 2.3.2 (trivy, 2 more) [SCAN-MALICIOUS]\n" +
+		"  pypi/main: both 1.0: could not be judged: clamav: daemon gone [SCAN-ERROR]"
 	if diff := cmp.Diff(wantText, be.Error()); diff != "" {
 		t.Errorf("error text (-want +got):\n%s", diff)
 	}
@@ -107,13 +142,29 @@ func TestRunHoldsFindingsAndErrors(t *testing.T) {
 
 func TestRunHoldsWhatCannotBeOpened(t *testing.T) {
 	damaged := &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "STORE-DAMAGED", Reason: "digest differs"}
-	rep, err := Run(t.Context(), Policy{}, []Scanner{&fake{name: "x"}}, []*artifact.Snapshot{snapshot("pypi/main", "a 1")},
-		func(artifact.Digest) (io.ReadCloser, error) { return nil, damaged }, noon, nil)
+	r := &Runner{Open: func(artifact.Digest) (Content, error) { return nil, damaged }}
+	rep, err := r.Run(t.Context(), []*artifact.Snapshot{snapshot("pypi/main", "a 1")}, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.Held) != 1 || rep.Held[0].Code != CodeError {
+	if len(rep.Held) != 1 || rep.Held[0].Code != CodeError || rep.Items[0].Verdict != Error {
 		t.Errorf("held %+v, want one SCAN-ERROR", rep.Held)
+	}
+}
+
+// An engine that cannot work ends the run: holding everything back would take
+// away inside what is published there.
+func TestRunEndsWithAnEngine(t *testing.T) {
+	snap := snapshot("pypi/main", "a 1")
+	for name, e := range map[string]*fake{
+		"at the start":  {name: "clamav", start: errors.New("no socket")},
+		"in the middle": {name: "clamav", fails: map[string]error{"a": fmt.Errorf("%w: gone", ErrEngine)}},
+	} {
+		r := &Runner{Policy: policy(t, loose), Judges: []Judge{e}, Open: opens(contents(snap))}
+		rep, err := r.Run(t.Context(), []*artifact.Snapshot{snap}, noon)
+		if !errors.Is(err, ErrEngine) || rep != nil || !strings.Contains(err.Error(), "clamav: ") {
+			t.Errorf("%s: %+v, %v, want ErrEngine of clamav", name, rep, err)
+		}
 	}
 }
 
@@ -148,7 +199,7 @@ func TestWaiver(t *testing.T) {
 	ok := Waiver{Artifact: "pypi/main LIB", Finding: "CVE-1", Owner: "ops", Reason: "not reachable", Expires: "2026-11-22"}
 	for name, c := range map[string]struct {
 		change  func(*Waiver)
-		scanner Scanner
+		scanner Judge
 		now     time.Time
 		waived  bool
 	}{
@@ -168,7 +219,7 @@ func TestWaiver(t *testing.T) {
 			if c.change != nil {
 				c.change(&w)
 			}
-			rep := run(t, policy(t, Config{Waivers: []Waiver{w}}), []Scanner{c.scanner}, c.now, snapshot("pypi/main", "lib 1.0"))
+			rep := run(t, policy(t, Config{Waivers: []Waiver{w}}), []Judge{c.scanner}, c.now, snapshot("pypi/main", "lib 1.0"))
 			if got := len(rep.Held) == 0; got != c.waived {
 				t.Errorf("passed: %v, want %v (held %+v)", got, c.waived, rep.Held)
 			}
@@ -192,7 +243,7 @@ func TestWaiver(t *testing.T) {
 	})
 	t.Run("one of two findings", func(t *testing.T) {
 		two := &fake{name: "trivy", findings: map[string][]Finding{"lib": {{ID: "CVE-1"}, {ID: "CVE-2"}}}}
-		rep := run(t, policy(t, Config{Waivers: []Waiver{ok}}), []Scanner{two}, noon, snapshot("pypi/main", "lib 1.0"))
+		rep := run(t, policy(t, Config{Waivers: []Waiver{ok}}), []Judge{two}, noon, snapshot("pypi/main", "lib 1.0"))
 		if len(rep.Held) != 1 || rep.Held[0].Reason != "CVE-2 (trivy)" || len(rep.Waived) != 1 {
 			t.Errorf("held %+v, waived %+v, want CVE-2 held and CVE-1 waived", rep.Held, rep.Waived)
 		}
@@ -202,7 +253,9 @@ func TestWaiver(t *testing.T) {
 func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	rep, err := Run(ctx, Policy{}, []Scanner{&fake{name: "x"}}, []*artifact.Snapshot{snapshot("pypi/main", "a 1")}, opens, noon, nil)
+	snap := snapshot("pypi/main", "a 1")
+	r := &Runner{Open: opens(contents(snap))}
+	rep, err := r.Run(ctx, []*artifact.Snapshot{snap}, noon)
 	if !errors.Is(err, context.Canceled) || rep != nil {
 		t.Errorf("Run = %+v, %v, want context.Canceled", rep, err)
 	}
@@ -211,7 +264,8 @@ func TestRunEndsWithItsContext(t *testing.T) {
 func TestRunReportsProgress(t *testing.T) {
 	var mu sync.Mutex
 	var total, items int
-	_, err := Run(t.Context(), Policy{}, nil, []*artifact.Snapshot{snapshot("pypi/main", "a 1", "b 1", "c 1")}, opens, noon, func(e artifact.Event) {
+	snap := snapshot("pypi/main", "a 1", "b 1", "c 1")
+	r := &Runner{Open: opens(contents(snap)), Scratch: t.TempDir(), OnEvent: func(e artifact.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		if e.Stage != "scan" {
@@ -219,7 +273,8 @@ func TestRunReportsProgress(t *testing.T) {
 		}
 		total += e.TotalItems
 		items += e.Items
-	})
+	}}
+	_, err := r.Run(t.Context(), []*artifact.Snapshot{snap}, noon)
 	if err != nil || total != 3 || items != 3 {
 		t.Errorf("announced %d, done %d, %v, want 3 and 3", total, items, err)
 	}
@@ -243,7 +298,7 @@ func TestStrip(t *testing.T) {
 func TestTextOfScannersIsCleaned(t *testing.T) {
 	hostile := "a\x1b[31m\n\tb\xff\u202e" + strings.Repeat("é", MaxText)
 	f := &fake{name: "x", findings: map[string][]Finding{"lib": {{ID: hostile, Severity: hostile, Text: hostile}, {ID: "z"}}}}
-	rep := run(t, Policy{}, []Scanner{f}, noon, snapshot("pypi/main", "lib 1"))
+	rep := run(t, Policy{}, []Judge{f}, noon, snapshot("pypi/main", "lib 1"))
 	if len(rep.Held) != 1 {
 		t.Fatalf("held %+v, want one", rep.Held)
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,15 +105,27 @@ and darkmirror seal take the run further.
 
 func newScan(a *app) *cobra.Command {
 	o := &exportOptions{}
-	return &cobra.Command{
-		Use:     "scan",
-		GroupID: groupOutside,
-		Short:   "The second step of export: scan what was fetched, apply the policy",
-		Long: `The second step of export: scan what was fetched, apply the policy.
+	var published, withdraw bool
+	cmd := &cobra.Command{
+		Use:     "scan [--published [--withdraw]]",
+		GroupID: groupBoth,
+		Short:   "Outside, the second step of export; inside, judge again what is published",
+		Long: `Outside, the second step of export: scan what was fetched, apply the policy.
 
-` + codesLine(exitOK, exitUsage, exitPolicy, exitIntegrity, exitLocked, exitInterrupted),
+Inside, with --published: judge again what clients see now, with the databases
+that are here now. What was unpacked once is not unpacked again. With
+--withdraw, what the policy holds is taken out of the publications; the store
+keeps it, and the next bundle that brings it is judged like any other.
+
+` + codesLine(exitOK, exitUsage, exitPolicy, exitIntegrity, exitUnreachable, exitLocked, exitInterrupted),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if published {
+				return a.scanPublished(cmd.Context(), withdraw)
+			}
+			if withdraw {
+				return usagef("--withdraw goes with --published")
+			}
 			return a.outside(cmd.Context(), "scan", o, func(j *job) error {
 				if err := j.resume("fetched", "darkmirror fetch"); err != nil {
 					return err
@@ -123,6 +137,9 @@ func newScan(a *app) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&published, "published", false, "inside: judge again what is published")
+	cmd.Flags().BoolVar(&withdraw, "withdraw", false, "and take out of the publications what is held")
+	return cmd
 }
 
 func newSeal(a *app) *cobra.Command {
@@ -150,15 +167,18 @@ func newSeal(a *app) *cobra.Command {
 
 // A job is one outside run.
 type job struct {
-	a    *app
-	ctx  context.Context //nolint:containedctx // lives for one command only
-	o    *exportOptions
-	cfg  *config.Config
-	st   *store.Store
-	exp  *mirror.Exporter
-	run  *mirror.Run
-	p    *progress
-	errs []error // what was left out; decides the exit code
+	a   *app
+	ctx context.Context //nolint:containedctx // lives for one command only
+	o   *exportOptions
+	cfg *config.Config
+	st  *store.Store
+	exp *mirror.Exporter
+	run *mirror.Run
+	p   *progress
+	// started is the time of the scan too: the engines are asked before the
+	// fetch and used after it.
+	started time.Time
+	errs    []error // what was left out; decides the exit code
 
 	lines []string // results for people
 	res   exportResult
@@ -211,15 +231,26 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 	}
 	defer func() { err = errors.Join(err, led.Close()) }()
 	started := time.Now()
-	j := &job{a: a, ctx: ctx, o: o, cfg: cfg, st: st, p: startProgress(a.err, a.output, a.quiet)}
+	j := &job{a: a, ctx: ctx, o: o, cfg: cfg, st: st, started: started, p: startProgress(a.err, a.output, a.quiet)}
 	a.aftermath = "Nothing of it enters a bundle."
 	j.res = exportResult{Schema: "darkmirror.export/v1", Stream: cfg.Stream, Held: []scan.Held{}, Waived: []scan.Waived{}, Missing: []mirror.Missing{}}
-	err = func() error {
+	err = func() (err error) {
 		if err := os.MkdirAll(cfg.Outbox, 0o750); err != nil {
 			return err
 		}
 		if j.exp, err = a.exporter(cfg, st, led, o.only, j.p.event); err != nil {
 			return err
+		}
+		if command == "export" || command == "scan" {
+			done, err := a.scanning(cfg, j.exp)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, done()) }()
+			// A scanner that cannot work is told before hours of fetching.
+			if err := j.exp.Scanner.Ready(ctx, started); err != nil {
+				return err
+			}
 		}
 		j.exp.Signer = sign
 		if o.volumeSize != 0 {
@@ -286,19 +317,15 @@ func (j *job) fetch() error {
 
 func (j *job) scan() error {
 	start := time.Now()
-	if err := j.exp.Scan(j.ctx, j.run, time.Now()); err != nil {
+	if err := j.exp.Scan(j.ctx, j.run, j.started); err != nil {
 		return err
 	}
 	r := j.run.Scan
 	j.res.Scanned = r.Scanned
 	j.res.Held = append(j.res.Held, r.Held...)
 	j.res.Waived = append(j.res.Waived, r.Waived...)
-	j.say("scan    %s in %s", plural(r.Scanned, "artifact"), short(time.Since(start)))
-	for _, h := range r.Held {
-		j.say("  held    %s  %s %s  %s", h.Source, h.Name, h.Version, h.Reason)
-	}
-	for _, w := range r.Waived {
-		j.say("  waived  %s  %s %s  %s", w.Source, w.Name, w.Version, w.Reason)
+	for _, l := range scanLines(r, j.started, time.Since(start)) {
+		j.say("%s", l)
 	}
 	if len(r.Held) > 0 {
 		j.errs = append(j.errs, &scan.BlockedError{Held: r.Held})
@@ -332,7 +359,36 @@ func (j *job) seal() error {
 	}
 	j.say("seal    bundle %s: %s, %s, %s, signed by %s", seqName(out.Seq), plural(out.Blobs, "blob"), size(out.Bytes), plural(out.Volumes, "volume"), j.exp.Signer.Name)
 	j.say("outbox  %s", out.Dir)
+	if err := j.report(seqName(out.Seq)); err != nil {
+		return err
+	}
 	return j.print()
+}
+
+// report writes the report of the bundle that was just sealed. It is read from
+// the bundle, as anybody would.
+func (j *job) report(seq string) (err error) {
+	b, err := j.a.look(j.ctx, j.res.Bundle.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.r.Close()) }()
+	doc, err := j.a.documentOf(j.ctx, j.cfg, j.st, j.exp.Ledger, b)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(reportsDir(j.cfg), 0o750); err != nil {
+		return err
+	}
+	html := filepath.Join(reportsDir(j.cfg), seq+".html")
+	if err := writeReport(html, doc.HTML); err != nil {
+		return err
+	}
+	if err := writeReport(strings.TrimSuffix(html, "html")+"json", doc.JSON); err != nil {
+		return err
+	}
+	j.say("report  %s", html)
+	return nil
 }
 
 // say keeps a result line for people. It is printed when the bars, which

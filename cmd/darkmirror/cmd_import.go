@@ -18,6 +18,7 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/config"
 	"github.com/darkmirror/darkmirror/mirror/ledger"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/scan"
 )
 
 type importOptions struct {
@@ -44,7 +45,7 @@ A bundle that was imported before gives back blobs that the store has lost.
 Nothing is published before the signature, the sequence, every digest and
 upstream's own proof have been verified. Running it again is always safe.
 
-` + codesLine(exitOK, exitUsage, exitPartial, exitIntegrity, exitSequence, exitUnreachable, exitLocked, exitSpace, exitInterrupted),
+` + codesLine(exitOK, exitUsage, exitPartial, exitPolicy, exitIntegrity, exitSequence, exitUnreachable, exitLocked, exitSpace, exitInterrupted),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.importBundles(cmd.Context(), o, args) },
 	}
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "verify the envelope, the sequence and the room; copy and publish nothing")
@@ -113,10 +114,17 @@ func (a *app) importBundles(ctx context.Context, o *importOptions, args []string
 	p := startProgress(a.err, a.output, a.quiet)
 	a.aftermath = "Nothing from this bundle was published."
 	res := importResult{Schema: "darkmirror.import/v1", Bundles: []bundleOutcome{}}
-	err = func() error {
+	err = func() (err error) {
 		imp, err := a.importer(cfg, st, led, p.event)
 		if err != nil {
 			return err
+		}
+		if cfg.Rescan != mirror.RescanNever && !o.dryRun {
+			done, err := a.withScanner(cfg, imp)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, done()) }()
 		}
 		imp.AcceptGap = imp.AcceptGap || o.acceptGap
 		if len(imp.Trust.Keys) == 0 {
@@ -170,6 +178,8 @@ func (a *app) inboxes(dirs []string, named bool) error {
 
 func importVerdict(out *mirror.Outcome, dryRun bool) string {
 	switch {
+	case out.Rescan != nil && isA[*scan.BlockedError](out.Err):
+		return "imported" // what is held here is listed
 	case out.Err != nil && len(out.Failed) > 0:
 		return "partial"
 	case out.Err != nil:
@@ -203,6 +213,12 @@ func outcomeText(out *mirror.Outcome, result string) string {
 	}
 	for _, p := range out.Published {
 		fmt.Fprintf(&b, "publish  %-14s %s\n", p.Source, strings.ReplaceAll(p.Text, "\n", "\n"+strings.Repeat(" ", len("publish  ")+15)))
+	}
+	if r := out.Rescan; r != nil {
+		fmt.Fprintf(&b, "scan     %s again, with what is here\n", plural(r.Scanned, "artifact"))
+		for _, h := range r.Held {
+			fmt.Fprintf(&b, "held     %-14s %s %s: %s\n", h.Source, h.Name, h.Version, h.Reason)
+		}
 	}
 	for _, m := range out.Missing {
 		fmt.Fprintf(&b, "absent   %-14s %s %s: %s\n", m.Source, m.Artifact, m.Version, m.Reason)

@@ -40,11 +40,14 @@ type opened struct {
 	r        *bundle.Reader
 	m        *bundle.Manifest
 	verified bool
+	keys     []bundle.TrustedKey
 	signedBy []string
 	id       artifact.Digest
 	why      string // not verified because
-	snaps    []*artifact.Snapshot
-	models   []*models.Set // beside snaps; nil where a source has no models
+	// approvedBy are the approvers whose keys are known here.
+	approvedBy []string
+	snaps      []*artifact.Snapshot
+	models     []*models.Set // beside snaps; nil where a source has no models
 }
 
 // look opens a bundle without insisting on its signature.
@@ -60,7 +63,9 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 		}
 		if cfg.Role == config.Outside {
 			if s, err := signer(cfg); err == nil {
-				t = ownTrust(s)
+				if t, err = approvers(ownTrust(s), cfg); err != nil {
+					return nil, err
+				}
 			}
 		} else if tr, err := trust(cfg); err == nil {
 			t = tr
@@ -79,9 +84,11 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 		return nil, err
 	}
 	b := &opened{r: r}
+	b.keys = t.Keys
+	t.Approvals = 0 // a look needs no approval
 	m, rep, refused := r.Verify(t)
 	if refused == nil {
-		b.m, b.verified, b.signedBy, b.id = m, true, rep.SignedBy, rep.ID
+		b.m, b.verified, b.signedBy, b.approvedBy, b.id = m, true, rep.SignedBy, rep.ApprovedBy, rep.ID
 	} else {
 		b.why = refused.Error()
 		if len(t.Keys) == 0 {
@@ -229,10 +236,13 @@ func (a *app) diff(ctx context.Context, before, after string) (err error) {
 		return err
 	}
 	for _, s := range y.m.Sources {
+		if s.Name == mirror.EvidenceSource {
+			continue
+		}
 		res.Sources = append(res.Sources, diffSource{s.Name, mirror.Compare(old[s.Name], cur[s.Name])})
 	}
 	for _, s := range x.m.Sources {
-		if _, ok := cur[s.Name]; !ok {
+		if _, ok := cur[s.Name]; !ok && s.Name != mirror.EvidenceSource {
 			res.Sources = append(res.Sources, diffSource{s.Name, mirror.Compare(old[s.Name], nil)})
 		}
 	}
@@ -262,6 +272,9 @@ func printList(w io.Writer, sign string, list []string) {
 func (b *opened) bySource() (map[string]*artifact.Snapshot, error) {
 	m := make(map[string]*artifact.Snapshot)
 	for i, s := range b.m.Sources {
+		if s.Name == mirror.EvidenceSource {
+			continue // it has no artifacts; what was found is in the report
+		}
 		if b.snaps[i] == nil {
 			return nil, usagef("bundle %s did not bring the snapshot of %s and it is not in the store here\ncompare with the bundle that brought it", seqName(b.m.Seq), s.Name)
 		}

@@ -203,7 +203,7 @@ func newConfig(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				n := len(cfg.PyPI) + len(cfg.Apt) + len(cfg.OCI) + len(cfg.Models)
+				n := len(cfg.PyPI) + len(cfg.Apt) + len(cfg.OCI) + len(cfg.Models) + len(cfg.Files)
 				return a.result(map[string]any{"schema": "darkmirror.config-check/v1", "role": cfg.Role, "sources": n}, func() error {
 					_, err := fmt.Fprintf(a.out, "ok: role %s, %s\n", cfg.Role, plural(n, "source"))
 					return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/mirror/config"
+	"github.com/darkmirror/darkmirror/mirror/files"
 	"github.com/darkmirror/darkmirror/mirror/store"
 	"github.com/darkmirror/darkmirror/models/hubserver"
 	"github.com/darkmirror/darkmirror/oci"
@@ -153,6 +154,10 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (*mirrorSe
 			return nil, err
 		}
 		handle(source, "/", apt.NewHandler(p.Tree(), dir, st, log))
+	}
+	for i := range cfg.Files {
+		source := "files/" + cfg.Files[i].Name
+		handle(source, "/", files.NewHandler(publishDir(cfg, source), st, log))
 	}
 	if err := mountImages(mux, cfg, st, log); err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ var (
 	exitOther       = exitClass{1, "error", "other failure", nil}
 	exitUsage       = exitClass{2, "config", "usage or configuration", isUsage}
 	exitPartial     = exitClass{3, "partial", "done, some items missing", isA[*mirror.PartialError]}
-	exitPolicy      = exitClass{4, "policy", "held back by scan policy", isA[*scan.BlockedError]}
+	exitPolicy      = exitClass{4, "policy", "held back by scan policy, or a scanner is not ready", isPolicy}
 	exitIntegrity   = exitClass{5, "integrity", "integrity or signature refused", isClass(artifact.ErrIntegrity)}
 	exitSequence    = exitClass{6, "sequence", "sequence: gap, replay, expired", isClass(artifact.ErrSequence)}
 	exitUnreachable = exitClass{7, "unreachable", "upstream or target unreachable", isClass(artifact.ErrUnavailable)}
@@ -83,6 +83,11 @@ func isUsage(err error) bool {
 	return isA[*usageError](err) || isA[config.Problems](err) || errors.Is(err, fetch.ErrHost) || errors.Is(err, pypi.ErrLock)
 }
 
+// isPolicy: something is held back, or an engine could not judge.
+func isPolicy(err error) bool {
+	return isA[*scan.BlockedError](err) || errors.Is(err, scan.ErrEngine)
+}
+
 func isSpace(err error) bool {
 	// The SpaceErrors of mirror and store match ENOSPC too.
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -117,9 +122,9 @@ func leaves(err error) []error {
 	return []error{err}
 }
 
-// report prints an error for people: one block for each thing that was
+// printError prints an error for people: one block for each thing that was
 // refused or failed, and the hints last, each once.
-func report(w io.Writer, err error, aftermath string) {
+func printError(w io.Writer, err error, aftermath string) {
 	if errors.Is(err, errChanges) {
 		return
 	}
@@ -228,7 +233,9 @@ func hint(err error) string {
 		_, h := usageHint(err)
 		return h
 	case isA[*scan.BlockedError](err):
-		return "darkmirror inspect BUNDLE names them; scan.block and scan.waivers of the configuration decide"
+		return "darkmirror report BUNDLE shows why; scan of the configuration decides, waivers go into scan.waivers"
+	case errors.Is(err, scan.ErrEngine):
+		return "mend what the error names, then run it again; what was judged so far is kept"
 	case errors.Is(err, ledger.ErrLocked):
 		return "wait for the other run to end; darkmirror status shows the last one"
 	case isSpace(err):

@@ -183,12 +183,12 @@ func killOdd(layer []byte) *ocitest.Object {
 }
 
 func newKillImages() *killImages {
-	base := ocitest.Noise(300<<10, 1)
+	base := ocitest.Layer(300<<10, 1)
 	k := &killImages{
-		old: ocitest.Index(ocitest.Image(base, ocitest.Noise(4<<10, 2)), ocitest.ImageFor("linux/arm64", ocitest.Noise(5<<10, 3))),
-		now: ocitest.Index(ocitest.Image(base, ocitest.Noise(6<<10, 4)), ocitest.ImageFor("linux/arm64", ocitest.Noise(5<<10, 3))),
-		odd: killOdd(ocitest.Noise(70<<10, 5)),
-		two: ocitest.Image(base, ocitest.Noise(3<<10, 6)),
+		old: ocitest.Index(ocitest.Image(base, ocitest.Layer(4<<10, 2)), ocitest.ImageFor("linux/arm64", ocitest.Layer(5<<10, 3))),
+		now: ocitest.Index(ocitest.Image(base, ocitest.Layer(6<<10, 4)), ocitest.ImageFor("linux/arm64", ocitest.Layer(5<<10, 3))),
+		odd: killOdd(ocitest.Layer(70<<10, 5)),
+		two: ocitest.Image(base, ocitest.Layer(3<<10, 6)),
 	}
 	k.sbom = ocitest.Artifact("application/spdx+json", k.old, []byte("parts"))
 	k.sig = ocitest.Signature(k.old)
@@ -285,7 +285,7 @@ func (w *killWorld) images(t *testing.T) {
 // its target.
 func (w *killWorld) layered(t *testing.T, name string, size int) *ocitest.Object {
 	t.Helper()
-	o := ocitest.Image(make([]byte, size))
+	o := ocitest.Image(ocitest.Layer(size, 8))
 	up := ocitest.New()
 	srv := newKillServer(t, up)
 	up.Put("app", "1.0", o)
@@ -399,7 +399,7 @@ func TestKillUpload(t *testing.T) {
 func TestKillDownload(t *testing.T) {
 	const size = 16 << 20
 	w := newKillWorld(t)
-	o := ocitest.Image(ocitest.Noise(size, 9))
+	o := ocitest.Image(ocitest.Layer(size, 9))
 	up := ocitest.New()
 	srv := newKillServer(t, up)
 	up.Put("app", "1.0", o)

@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		a.reportJSON(err, class)
 		return class.code
 	}
-	report(s.err, err, a.aftermath)
+	printError(s.err, err, a.aftermath)
 	return class.code
 }
 
@@ -127,8 +127,8 @@ It contacts the hosts that the configuration names, and no other.`,
 		return usagef("%w\n%s --help shows the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newMarkLost(a),
-		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newModels(a), newStatus(a), newInspect(a), newDiff(a),
+		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newMarkLost(a), newApprove(a),
+		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newModels(a), newStatus(a), newInspect(a), newDiff(a), newReport(a),
 		newKey(a), newConfig(a), newVersion(a), newCompletion(a),
 	)
 	addTopics(root)

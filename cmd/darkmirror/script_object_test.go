@@ -98,9 +98,11 @@ func newObject(ts *testscript.TestScript, kind string, args []string) *object {
 }
 
 // noise is bytes that do not compress, always the same for a name.
-func noise(name string, n int64) []byte {
+func noise(name string, n int64) []byte { return ocitest.Noise(int(n), seedOf(name)) }
+
+func seedOf(name string) uint64 {
 	sum := sha256.Sum256([]byte(name))
-	return ocitest.Noise(int(n), binary.LittleEndian.Uint64(sum[:]))
+	return binary.LittleEndian.Uint64(sum[:])
 }
 
 func newImage(ts *testscript.TestScript, platform string, layers []string) *object {
@@ -108,13 +110,13 @@ func newImage(ts *testscript.TestScript, platform string, layers []string) *obje
 	var blobs [][]byte
 	for _, l := range layers {
 		name, options, _ := strings.Cut(l, ",")
-		size := int64(1 << 10)
+		size := int64(2 << 10)
 		for opt := range strings.SplitSeq(options, ",") {
 			if v, ok := strings.CutPrefix(opt, "size="); ok {
 				size = bytesOf(ts, v)
 			}
 		}
-		blobs = append(blobs, noise(name, size))
+		blobs = append(blobs, ocitest.Layer(int(size), seedOf(name)))
 	}
 	o.Object = ocitest.ImageFor(platform, blobs...)
 	var m spec.Manifest

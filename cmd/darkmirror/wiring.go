@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,11 +18,11 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
 	"github.com/darkmirror/darkmirror/mirror/fetch"
+	"github.com/darkmirror/darkmirror/mirror/files"
 	"github.com/darkmirror/darkmirror/mirror/ledger"
 	"github.com/darkmirror/darkmirror/mirror/store"
 	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
-	"github.com/darkmirror/darkmirror/scan"
 )
 
 // Folders below state_dir.
@@ -61,9 +62,6 @@ func (a *app) exporter(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 		OnEvent: onEvent,
 	}
 	var err error
-	if e.Policy, err = scan.NewPolicy(cfg.Scan); err != nil {
-		return nil, err
-	}
 	if e.Sources, err = a.sources(cfg, st, log, onEvent); err != nil {
 		return nil, err
 	}
@@ -179,6 +177,22 @@ func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onE
 		}
 		list = append(list, s)
 	}
+	for i := range cfg.Files {
+		c := &cfg.Files[i].Config
+		name := "files/" + c.Name
+		var client *fetch.Client
+		if urls := c.Addresses(); len(urls) > 0 {
+			var err error
+			if client, err = newClient(pool, c.Fetch(name), urls...); err != nil {
+				return nil, err
+			}
+		}
+		s, err := files.NewSource(*c, name, client, st, log)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
 	return list, nil
 }
 
@@ -223,6 +237,31 @@ func ownTrust(s bundle.Signer) bundle.Trust {
 	return bundle.Trust{Keys: []bundle.TrustedKey{{Name: s.Name, Role: bundle.RoleExporter, Public: s.Public()}}}
 }
 
+// approvers adds the keys of those who may approve.
+func approvers(t bundle.Trust, cfg *config.Config) (bundle.Trust, error) {
+	t.Approvals = cfg.Approvals
+	for _, name := range cfg.Approvers {
+		label, pub, err := publicKey(name)
+		if err != nil {
+			return t, usagef("approver's key: %w", err)
+		}
+		t.Keys = append(t.Keys, bundle.TrustedKey{Name: label, Role: bundle.RoleApprover, Public: pub})
+	}
+	return t, nil
+}
+
+func publicKey(file string) (string, crypto.PublicKey, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", nil, err
+	}
+	label, pub, err := bundle.ParsePublicKey(b)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return label, pub, nil
+}
+
 // trust reads the trusted public keys: those of the configuration and those
 // that key trust has stored.
 func trust(cfg *config.Config) (bundle.Trust, error) {
@@ -234,20 +273,19 @@ func trust(cfg *config.Config) (bundle.Trust, error) {
 	var t bundle.Trust
 	seen := make(map[string]bool)
 	for _, name := range append(files, stored...) {
-		b, err := os.ReadFile(name)
+		label, pub, err := publicKey(name)
 		if err != nil {
 			return t, usagef("trusted key: %w", err)
-		}
-		label, pub, err := bundle.ParsePublicKey(b)
-		if err != nil {
-			return t, usagef("trusted key %s: %w", name, err)
 		}
 		if id := bundle.KeyID(pub); !seen[id] {
 			seen[id] = true
 			t.Keys = append(t.Keys, bundle.TrustedKey{Name: label, Role: bundle.RoleExporter, Public: pub})
 		}
 	}
-	return t, nil
+	if len(t.Keys) == 0 {
+		return t, nil // the callers say what that means to them
+	}
+	return approvers(t, cfg)
 }
 
 // importer wires the inside half. led and st may be opened read-only by the
@@ -297,6 +335,14 @@ func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 		if c.Models != "" {
 			ofModels = append(ofModels, p)
 			continue
+		}
+		i.Publishers = append(i.Publishers, p)
+	}
+	for j := range cfg.Files {
+		name := "files/" + cfg.Files[j].Name
+		p, err := files.NewPublisher(cfg.Files[j].Publish, name, st, publishDir(cfg, name), a.logger())
+		if err != nil {
+			return nil, err
 		}
 		i.Publishers = append(i.Publishers, p)
 	}

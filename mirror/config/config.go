@@ -27,6 +27,7 @@ import (
 	"slices"
 
 	"github.com/darkmirror/darkmirror/apt"
+	"github.com/darkmirror/darkmirror/mirror/files"
 	"github.com/darkmirror/darkmirror/models"
 	"github.com/darkmirror/darkmirror/oci"
 	"github.com/darkmirror/darkmirror/pypi"
@@ -68,7 +69,14 @@ type Config struct {
 	ExpiresAfter Duration
 	LinkRate     Rate // zero: no estimate
 	Limits       Limits
-	Scan         scan.Config
+
+	// Approvers are key files of either role; Approvals is the inside's.
+	Approvers []string
+	Approvals int
+
+	// Scan is the policy of either role; Rescan is the inside's.
+	Scan   scan.Config
+	Rescan string
 
 	// Inside.
 	Inbox  []string
@@ -81,6 +89,7 @@ type Config struct {
 	Apt    []Apt
 	OCI    []OCI
 	Models []Models
+	Files  []Files
 
 	doc  *document
 	file reflect.Value // the decoded file, for Show
@@ -112,6 +121,13 @@ type OCI struct {
 type Models struct {
 	models.Config
 	Publish models.PublishConfig
+}
+
+// A Files is one source of plain files: what to carry outside, or how to
+// publish inside. Its name is that of the embedded Config in both roles.
+type Files struct {
+	files.Config
+	Publish files.PublishConfig
 }
 
 // Limits bound connections over all sources.
@@ -148,6 +164,7 @@ type outsideFile struct {
 	Stream       string          `yaml:"stream" default:"main" doc:"name of the line of bundles from this exporter"`
 	Outbox       string          `yaml:"outbox" doc:"folder in which bundles appear (default: outbox in state_dir)"`
 	SigningKey   string          `yaml:"signing_key" doc:"file of the exporter's private key"`
+	Approvers    []string        `yaml:"approvers" doc:"files of the public keys of those who may approve bundles (default: any key that is not the exporter's)"`
 	VolumeSize   Size            `yaml:"volume_size" default:"1GiB" doc:"hard cap of a volume file: 700MiB, 1GiB, 4GiB-1"`
 	ExpiresAfter Duration        `yaml:"expires_after" default:"30d" doc:"a bundle is refused inside so long after it was made"`
 	LinkRate     Rate            `yaml:"link_rate" doc:"speed of the link, for the plan's estimate: 200Mbit/s"`
@@ -157,6 +174,7 @@ type outsideFile struct {
 	Apt          []apt.Config    `yaml:"apt" doc:"Debian and Ubuntu archives"`
 	OCI          []oci.Config    `yaml:"oci" doc:"container registries, Helm repositories, local images"`
 	Models       []models.Config `yaml:"models" doc:"model hubs, local models"`
+	Files        []files.Config  `yaml:"files" doc:"plain files: folders, or addresses with digests"`
 }
 
 type outsidePyPI struct {
@@ -166,16 +184,20 @@ type outsidePyPI struct {
 
 // insideFile is the file of role inside.
 type insideFile struct {
-	Common common                 `yaml:",inline"`
-	Inbox  []string               `yaml:"inbox" doc:"folders in which bundles arrive"`
-	Trust  []string               `yaml:"trust" doc:"files of trusted exporters' public keys, beside those stored by key trust"`
-	Gap    string                 `yaml:"gap" default:"refuse" enum:"refuse|accept-if-complete" doc:"what to do when a bundle is missing"`
-	MaxAge Duration               `yaml:"max_age" default:"8d" doc:"status alarms when the newest bundle is older"`
-	Serve  Serve                  `yaml:"serve" doc:"the embedded server"`
-	PyPI   []insidePyPI           `yaml:"pypi" doc:"Python package indexes to publish"`
-	Apt    []apt.PublishConfig    `yaml:"apt" doc:"Debian and Ubuntu archives to publish"`
-	OCI    []oci.PublishConfig    `yaml:"oci" doc:"images to publish"`
-	Models []models.PublishConfig `yaml:"models" doc:"models to publish"`
+	Common    common                 `yaml:",inline"`
+	Inbox     []string               `yaml:"inbox" doc:"folders in which bundles arrive"`
+	Trust     []string               `yaml:"trust" doc:"files of trusted exporters' public keys, beside those stored by key trust"`
+	Approvers []string               `yaml:"approvers" doc:"files of the public keys of those who may approve bundles"`
+	Approvals int                    `yaml:"approvals" doc:"how many of them must have approved a bundle (default: 1 where there are approvers)"`
+	Gap       string                 `yaml:"gap" default:"refuse" enum:"refuse|accept-if-complete" doc:"what to do when a bundle is missing"`
+	MaxAge    Duration               `yaml:"max_age" default:"8d" doc:"status alarms when the newest bundle is older"`
+	Serve     Serve                  `yaml:"serve" doc:"the embedded server"`
+	Scan      scan.InsideConfig      `yaml:"scan" doc:"what is judged again inside, and what is held back then"`
+	PyPI      []insidePyPI           `yaml:"pypi" doc:"Python package indexes to publish"`
+	Apt       []apt.PublishConfig    `yaml:"apt" doc:"Debian and Ubuntu archives to publish"`
+	OCI       []oci.PublishConfig    `yaml:"oci" doc:"images to publish"`
+	Models    []models.PublishConfig `yaml:"models" doc:"models to publish"`
+	Files     []files.PublishConfig  `yaml:"files" doc:"plain files to publish"`
 }
 
 type insidePyPI struct {
@@ -267,6 +289,7 @@ func (f *outsideFile) fill(c *Config) {
 	c.Role, c.StateDir = f.Common.Role, f.Common.StateDir
 	c.Stream, c.Outbox, c.SigningKey, c.VolumeSize = f.Stream, f.Outbox, f.SigningKey, f.VolumeSize
 	c.ExpiresAfter, c.LinkRate, c.Limits, c.Scan = f.ExpiresAfter, f.LinkRate, f.Limits, f.Scan
+	c.Approvers = f.Approvers
 	for _, s := range f.PyPI {
 		c.PyPI = append(c.PyPI, PyPI{Name: s.Name, Config: s.Config})
 	}
@@ -279,11 +302,16 @@ func (f *outsideFile) fill(c *Config) {
 	for _, s := range f.Models {
 		c.Models = append(c.Models, Models{Config: s})
 	}
+	for _, s := range f.Files {
+		c.Files = append(c.Files, Files{Config: s})
+	}
 }
 
 func (f *insideFile) fill(c *Config) {
 	c.Role, c.StateDir = f.Common.Role, f.Common.StateDir
 	c.Inbox, c.Trust, c.Gap, c.MaxAge, c.Serve = f.Inbox, f.Trust, f.Gap, f.MaxAge, f.Serve
+	c.Scan, c.Rescan = f.Scan.Config, f.Scan.Rescan
+	c.Approvers, c.Approvals = f.Approvers, f.Approvals
 	for _, s := range f.PyPI {
 		c.PyPI = append(c.PyPI, PyPI{Name: s.Name, Publish: s.Publish})
 	}
@@ -295,5 +323,8 @@ func (f *insideFile) fill(c *Config) {
 	}
 	for _, s := range f.Models {
 		c.Models = append(c.Models, Models{Config: models.Config{Name: s.Name}, Publish: s})
+	}
+	for _, s := range f.Files {
+		c.Files = append(c.Files, Files{Config: files.Config{Name: s.Name}, Publish: s})
 	}
 }

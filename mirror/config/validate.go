@@ -54,6 +54,14 @@ func (f *outsideFile) finish(d *document, dir string) {
 		c := &f.Models[i]
 		paths = append(paths, &c.CAFile, &c.TokenFile, &c.Folder, &c.Cache)
 	}
+	for i := range f.Files {
+		c := &f.Files[i]
+		paths = append(paths, &c.CAFile, &c.PasswordFile)
+		for j := range c.Sets {
+			paths = append(paths, &c.Sets[j].Folder)
+		}
+	}
+	paths = append(append(paths, f.Scan.Files()...), each(f.Approvers)...)
 	absolute(dir, paths)
 
 	f.Common.validate(d)
@@ -98,6 +106,11 @@ func (f *outsideFile) finish(d *document, dir string) {
 		at := names.add(i, f.Models[i].Name)
 		d.owned(at, reflect.TypeOf(f.Models[i]), f.Models[i].Validate())
 	}
+	names = d.newNames("files")
+	for i := range f.Files {
+		at := names.add(i, f.Files[i].Name)
+		d.owned(at, reflect.TypeOf(f.Files[i]), f.Files[i].Validate())
+	}
 }
 
 // finish fills in defaults, makes paths absolute and adds every problem.
@@ -105,6 +118,7 @@ func (f *insideFile) finish(d *document, dir string) {
 	d.defaults(reflect.ValueOf(f).Elem(), "")
 	paths := []*string{&f.Common.StateDir, &f.Serve.Certificate, &f.Serve.KeyFile, &f.Serve.PushTokenFile, &f.Serve.PullTokenFile, &f.Serve.ScannerTokenFile}
 	paths = append(append(paths, each(f.Inbox)...), each(f.Trust)...)
+	paths = append(append(paths, f.Scan.Files()...), each(f.Approvers)...)
 	for i := range f.Apt {
 		c := &f.Apt[i]
 		paths = append(paths, &c.Tree, &c.SigningKey)
@@ -125,6 +139,13 @@ func (f *insideFile) finish(d *document, dir string) {
 			}
 		}
 	}
+	for i := range f.Files {
+		c := &f.Files[i]
+		paths = append(paths, &c.Folder)
+		for j := range c.Sets {
+			paths = append(paths, &c.Sets[j].Folder)
+		}
+	}
 	absolute(dir, paths)
 
 	f.Common.validate(d)
@@ -134,7 +155,14 @@ func (f *insideFile) finish(d *document, dir string) {
 	if f.MaxAge <= 0 {
 		d.on("max_age", "max_age: must not be zero")
 	}
+	if len(f.Approvers) > 0 && !d.has("approvals") {
+		f.Approvals = 1
+	}
+	if f.Approvals < 0 || f.Approvals > len(f.Approvers) {
+		d.on("approvals", "approvals: %d, want at most the %d keys of approvers", f.Approvals, len(f.Approvers))
+	}
 	f.Serve.validate(d)
+	d.owned("scan", reflect.TypeOf(f.Scan), f.Scan.Validate())
 	names := d.newNames("pypi")
 	for i := range f.PyPI {
 		at := names.add(i, f.PyPI[i].Name)
@@ -154,6 +182,11 @@ func (f *insideFile) finish(d *document, dir string) {
 	for i := range f.Models {
 		at := names.add(i, f.Models[i].Name)
 		d.owned(at, reflect.TypeOf(f.Models[i]), f.Models[i].Validate())
+	}
+	names = d.newNames("files")
+	for i := range f.Files {
+		at := names.add(i, f.Files[i].Name)
+		d.owned(at, reflect.TypeOf(f.Files[i]), f.Files[i].Validate())
 	}
 	for i := range f.OCI {
 		m := f.OCI[i].Models

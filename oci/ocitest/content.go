@@ -158,6 +158,17 @@ func Noise(n int, seed uint64) []byte {
 	return b
 }
 
+// Layer is an uncompressed layer of exactly n bytes with one file, which does
+// not compress. A tar archive is a number of blocks of 512 bytes, three at
+// least; n is that too.
+func Layer(n int, seed uint64) []byte {
+	const block = 512
+	if n%block != 0 || n < 4*block {
+		panic("a layer of that size cannot be made")
+	}
+	return Tar(map[string]string{"data": string(Noise(n-3*block, seed))})
+}
+
 // Tar is an uncompressed layer with these files.
 func Tar(files map[string]string) []byte {
 	var buf bytes.Buffer

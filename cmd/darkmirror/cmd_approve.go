@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/darkmirror/darkmirror/bundle"
+	"github.com/darkmirror/darkmirror/mirror/config"
+)
+
+type approveOptions struct {
+	key string
+	yes string
+}
+
+func newApprove(a *app) *cobra.Command {
+	o := &approveOptions{}
+	cmd := &cobra.Command{
+		Use:     "approve --key FILE [--id ID] BUNDLE",
+		GroupID: groupOutside,
+		Short:   "Show what a bundle brings, then add an approver's signature",
+		Long: `Show what a bundle brings, then add an approver's signature.
+
+Without --id it prints what is new, held back and waived, and the bundle's id,
+and signs nothing. Read the report, compare, and run it again with --id and
+that id: so nobody approves another bundle than the one that was read. The key
+is an approver's own, from darkmirror key generate; it must not be the
+exporter's. Several people may approve one bundle, in any order.
+
+` + codesLine(exitOK, exitUsage, exitIntegrity, exitSequence),
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.approve(cmd.Context(), o, args[0]) },
+	}
+	cmd.Flags().StringVar(&o.key, "key", "", "the approver's private key `FILE`")
+	cmd.Flags().StringVar(&o.yes, "id", "", "approve the bundle of this `ID`, as printed without it")
+	return cmd
+}
+
+type approveResult struct {
+	Schema     string   `json:"schema"`
+	Bundle     string   `json:"bundle"`
+	ID         string   `json:"id"`
+	Approved   bool     `json:"approved"`
+	ApprovedBy []string `json:"approved_by"`
+}
+
+func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err error) {
+	cfg, err := a.load(config.Outside)
+	if err != nil {
+		return err
+	}
+	if o.key == "" {
+		return usagef("--key is missing: want the approver's private key\ndarkmirror key generate --out FILE makes one")
+	}
+	raw, err := os.ReadFile(o.key)
+	if err != nil {
+		return &usageError{err}
+	}
+	name, key, err := bundle.ParsePrivateKey(raw)
+	if err != nil {
+		return usagef("%s: %w", o.key, err)
+	}
+	b, err := a.look(ctx, arg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.r.Close()) }()
+	if !b.verified {
+		return usagef("bundle %s is not verified: %s", seqName(b.m.Seq), b.why)
+	}
+	a.bundle = seqName(b.m.Seq)
+	res := approveResult{Schema: "darkmirror.approve/v1", Bundle: a.bundle, ID: b.id.String(), ApprovedBy: append([]string{}, b.approvedBy...)}
+	if o.yes == "" {
+		doc, err := a.document(ctx, cfg, b)
+		if err != nil {
+			return err
+		}
+		return a.result(res, func() error {
+			if err := a.summary(doc); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(a.out, "\nnothing was signed; to approve this bundle, run it again with\n  --id %s\n", b.id)
+			return err
+		})
+	}
+	if o.yes != b.id.String() {
+		return usagef("--id %s is not the id of bundle %s, which is %s\nread its report first; somebody may have exchanged it", o.yes, a.bundle, b.id)
+	}
+	dirs, err := candidates([]string{arg}, []string{cfg.Outbox})
+	if err != nil {
+		return err
+	}
+	rep, err := bundle.Approve(dirs[0].Dirs[0], bundle.Signer{Name: name, Signer: key}, bundle.Trust{Keys: b.keys}, bundle.Approval{ID: b.id, Now: time.Now()})
+	if err != nil {
+		return err
+	}
+	res.Approved, res.ApprovedBy = true, rep.ApprovedBy
+	return a.result(res, func() error {
+		_, err := fmt.Fprintf(a.out, "approved %s by %s (%s)\n", a.bundle, clean(name), bundle.Fingerprint(key.Public()))
+		return err
+	})
+}
