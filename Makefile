@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients clients-models conformance registries s3 fuzz bench bench-oci bench-models clean
+.PHONY: help build check lint test demo crash clients clients-models conformance registries s3 scan report fuzz bench bench-oci bench-models bench-scan clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -30,8 +30,8 @@ check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, go
 
 test: ## all tests with the race detector, then the kill -9 tests in their short form
 	sh testdata/need.sh test
-	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout=20m ./...
-	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./bundle ./apt ./oci/... ./models/... ./cmd/darkmirror
+	CGO_ENABLED=1 DARKMIRROR_NEED_CLAMD=1 $(GO) test -race -count=1 -timeout=20m ./...
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./mirror/files ./bundle ./apt ./oci/... ./models/... ./cmd/darkmirror
 
 crash: ## kill -9 at every fail point and every passage of it (slow)
 	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror
@@ -59,6 +59,14 @@ registries: build ## docker-registry and distribution as upstream and targets; a
 s3: build ## a real S3 server as a target of models, read back by boto3
 	sh testdata/s3/run.sh
 
+scan: build ## a real clamd: what is found, what is refused, no network, judged again inside
+	sh testdata/need.sh scan
+	bash testdata/scan/run.sh
+
+report: ## the report in Chromium: light, dark, a phone, print
+	sh testdata/need.sh report
+	sh testdata/report/screenshot.sh
+
 fuzz: ## every fuzz test for FUZZTIME each
 	sh testdata/fuzz.sh $(FUZZTIME)
 
@@ -70,6 +78,10 @@ bench-oci: build ## figures for images, beside crane, regctl, skopeo and oras
 
 bench-models: build ## figures for models, beside hf download and nginx
 	bash bench/models/run.sh
+
+bench-scan: build ## figures of the scanners, beside clamscan, Trivy's own engine, picklescan, modelscan and fickling
+	sh testdata/need.sh scan
+	bash bench/scan/run.sh
 
 clean: ## remove what was built
 	rm -rf bin .cache .demo .venv bench/results

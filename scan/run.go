@@ -297,6 +297,10 @@ func (s *session) ofRecord(p piece, rec *record, source string) []Finding {
 		f := Finding{Scanner: scanner, Kind: KindArchive, ID: pr.Code, Severity: pr.Severity, Text: pr.Text, Path: walk.Join(pr.Path[min(1, len(pr.Path)):])}
 		if pr.NotScanned {
 			f.Kind = KindNotScanned
+		} else if isPackage(source) && len(rooted(pr.Path)) > 2 {
+			// An archive within a package is data of its code: no installer
+			// reads it, and what it holds was looked at.
+			f.Severity = Medium
 		}
 		list = append(list, f)
 	}
@@ -316,6 +320,12 @@ func (s *session) ofRecord(p piece, rec *record, source string) []Finding {
 		}
 	}
 	return list
+}
+
+// isPackage reports whether a source's blobs are packages that an installer
+// unpacks.
+func isPackage(source string) bool {
+	return strings.HasPrefix(source, "pypi/") || strings.HasPrefix(source, "apt/")
 }
 
 // expected are the kinds that a blob may have; nil where anything goes.

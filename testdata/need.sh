@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh test|demo|clients|clients-models: installs what that target needs where it can, and
+# need.sh test|demo|clients|clients-models|scan|report: installs what that target needs where it can, and
 # says in one line what is missing where it cannot.
 set -eu
 target=$1
@@ -33,6 +33,22 @@ if [ "$target" = test ]; then
 else
 	venv_works || { missing="$missing python3-venv"; packages="$packages python3-venv"; }
 fi
+case $target in
+test | demo | scan)
+	# The daemon's own service is not wanted: the tests start one of their own.
+	[ -x /usr/sbin/clamd ] || need clamd clamav-daemon
+	need clamscan clamav
+	;;
+esac
+if [ "$target" = scan ] && [ "$(id -u)" = 0 ]; then
+	need ip iproute2
+	need strace strace
+fi
+if [ "$target" = report ]; then
+	need chromium chromium
+	need pdfinfo poppler-utils
+	[ -d /usr/share/fonts/truetype/liberation ] || { missing="$missing fonts"; packages="$packages fonts-liberation"; }
+fi
 if [ "$target" = clients-models ]; then
 	need node nodejs
 	need npm npm
@@ -52,12 +68,26 @@ fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	# shellcheck disable=SC2086 # a list of package names
+	# What is installed starts no service: the tests start what they need.
+	policy=
+	[ -e /usr/sbin/policy-rc.d ] || {
+		policy=/usr/sbin/policy-rc.d
+		printf '#!/bin/sh\nexit 101\n' >$policy
+		chmod 755 $policy
+		trap 'rm -f $policy' EXIT
+	}
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >/tmp/darkmirror-need.$$ 2>&1 || {
 		tail -5 /tmp/darkmirror-need.$$ >&2
 		echo "make $target: could not install:$missing" >&2
 		exit 1
 	}
 	rm -f /tmp/darkmirror-need.$$
+	case $packages in
+	*clamav*)
+		# Nor at the next start of the host.
+		if command -v systemctl >/dev/null 2>&1; then systemctl disable -q clamav-daemon clamav-freshclam >/dev/null 2>&1 || :; fi
+		;;
+	esac
 	exit 0
 fi
 echo "make $target: missing:$missing (as root: apt-get install$packages)" >&2

@@ -263,6 +263,9 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 		for _, seq := range adopted {
 			a.warn("bundle %s was sealed by a run that was killed; it is recorded now", seqName(seq))
 		}
+		if err := j.lateReport(); err != nil {
+			return err
+		}
 		return steps(j)
 	}()
 	j.p.finish()
@@ -359,16 +362,37 @@ func (j *job) seal() error {
 	}
 	j.say("seal    bundle %s: %s, %s, %s, signed by %s", seqName(out.Seq), plural(out.Blobs, "blob"), size(out.Bytes), plural(out.Volumes, "volume"), j.exp.Signer.Name)
 	j.say("outbox  %s", out.Dir)
-	if err := j.report(seqName(out.Seq)); err != nil {
+	if err := j.report(seqName(out.Seq), out.Dir); err != nil {
 		return err
 	}
 	return j.print()
 }
 
+// lateReport writes the report that a killed run owes: that of the last
+// bundle, if it is still in the outbox.
+func (j *job) lateReport() error {
+	if err := durable.Sweep(reportsDir(j.cfg)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	last, ok, err := j.exp.Ledger.LastSealed(j.cfg.Stream)
+	if err != nil || !ok {
+		return err
+	}
+	seq := seqName(last.Seq)
+	// The JSON is written last.
+	if _, err := os.Stat(filepath.Join(reportsDir(j.cfg), seq+".json")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(last.Dir); err != nil {
+		return nil //nolint:nilerr // it was carried away: darkmirror report makes it from the folder, wherever that is
+	}
+	return j.report(seq, last.Dir)
+}
+
 // report writes the report of the bundle that was just sealed. It is read from
 // the bundle, as anybody would.
-func (j *job) report(seq string) (err error) {
-	b, err := j.a.look(j.ctx, j.res.Bundle.Dir)
+func (j *job) report(seq, dir string) (err error) {
+	b, err := j.a.look(j.ctx, dir)
 	if err != nil {
 		return err
 	}

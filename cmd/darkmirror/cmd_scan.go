@@ -91,6 +91,9 @@ func (a *app) scanPublished(ctx context.Context, withdraw bool) (err error) {
 		if err != nil {
 			return err
 		}
+		if err := imp.Recover(); err != nil {
+			return err
+		}
 		done, err := a.withScanner(cfg, imp)
 		if err != nil {
 			return err

@@ -36,6 +36,7 @@ role: outside
 state_dir: state
 signing_key: %s
 volume_size: 1MiB
+`+noWeights+`
 models:
   - name: llm
     hub: %s

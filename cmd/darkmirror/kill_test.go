@@ -39,6 +39,11 @@ var killElsewhere = map[string]string{
 	"store.copy-created": "a link across file systems",
 	"store.copied":       "a link across file systems",
 	"s3.":                "an object store: TestKill of models/s3",
+	"files.":             "plain files: TestKill of mirror/files",
+
+	"bundle.approval-signed":  "an approval: TestKillApproval of bundle",
+	"bundle.approval-swept":   "the same",
+	"bundle.approval-written": "the same",
 }
 
 // TestKillExport kills the outside program with SIGKILL at every fail point
@@ -55,8 +60,9 @@ func TestKillExport(t *testing.T) {
 
 // TestKillImport does the same inside, for the import of two bundles into
 // nothing, for one late import that also sweeps what old publications left,
-// and for one that meets a damaged blob. Between kill and rerun, whatever
-// clients are offered must be whole.
+// and for one that meets a damaged blob; and where what is published is judged
+// again and withdrawn. Between kill and rerun, whatever clients are offered must
+// be whole.
 //
 // Two things of the published trees depend on the run: times, which are
 // masked, and signatures, which are verified instead, as is the key where

@@ -277,12 +277,14 @@ func (w *killWorld) inside(t *testing.T) {
 			w.copy(t, strings.TrimPrefix(sealed[i], w.dir+"/"), to+"/"+filepath.Base(sealed[i]))
 		}
 	}
+	policy := "{rescan: always}"
 	config := func(dir, inbox string) {
 		w.write(t, dir+"/darkmirror.yaml", fmt.Appendf(nil, `version: 1
 role: inside
 state_dir: state
 inbox: [%s]
 trust: [%s]
+scan: %s
 pypi:
   - name: main
 apt:
@@ -291,7 +293,7 @@ apt:
     archives:
       - name: debian
         signed_by: [%s]
-`, w.path(inbox), w.path("signing.key.pub"), w.path("upstream.asc")))
+`, w.path(inbox), w.path("signing.key.pub"), policy, w.path("upstream.asc")))
 	}
 	config("import", "inbox-2")
 
@@ -304,7 +306,13 @@ apt:
 	w.killAt(t, w.path("damaged"), "import.staged", 1, "import")
 	w.damage(t, "damaged", w.wheels["flat"].SHA256())
 
+	w.copy(t, "import", "withdraw")
+	w.must(t, "withdraw", "import")
+	policy = "{block: [{artifact: pypi/main flat, reason: withdrawn}]}"
+	config("withdraw", "inbox-2")
+
 	for _, s := range []*killScenario{
+		{name: "withdraw", template: "withdraw", args: []string{"scan", "--published", "--withdraw"}, first: 4},
 		{name: "import", template: "import", args: []string{"import"}},
 		{name: "late", template: "late", args: []string{"import"}},
 		{name: "damaged", template: "damaged", args: []string{"import"}, first: 5, only: regexp.MustCompile(`^store\.quarantine`)},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -366,5 +367,37 @@ func TestReadmeExamples(t *testing.T) {
 	}
 	if n < 2 {
 		t.Errorf("%d examples, want one a role", n)
+	}
+}
+
+// Every default fits its field: one that does not would leave a limit at zero,
+// which is no limit.
+func TestDefaultsFit(t *testing.T) {
+	n := 0
+	var look func(v reflect.Value, at string)
+	look = func(v reflect.Value, at string) {
+		for _, f := range fieldsOf(v.Type()) {
+			fv := v.FieldByIndex(f.Index)
+			text, ok := f.Tag.Lookup("default")
+			if ok && f.Type.Kind() != reflect.Pointer { // those are for the schema; nil means it
+				n++
+				if setText(fv, text); fv.IsZero() {
+					t.Errorf("%s: the default %q does not fit %s", at+f.key, text, f.Type)
+				}
+			}
+			e := f.Type
+			if e.Kind() == reflect.Slice {
+				e = e.Elem()
+			}
+			if e.Kind() == reflect.Struct && !isText(e) {
+				look(reflect.New(e).Elem(), at+f.key+".")
+			}
+		}
+	}
+	for _, r := range roles() {
+		look(reflect.New(r.file).Elem(), r.name+": ")
+	}
+	if n < 20 {
+		t.Errorf("%d defaults were looked at", n)
 	}
 }

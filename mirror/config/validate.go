@@ -295,12 +295,16 @@ func setText(v reflect.Value, text string) {
 		}
 		return
 	}
-	switch v.Kind() {
-	case reflect.String:
-		v.SetString(text)
-	case reflect.Int:
-		if n, err := strconv.Atoi(text); err == nil {
+	switch {
+	case v.Type() == durationType:
+		if n, err := time.ParseDuration(text); err == nil {
 			v.SetInt(int64(n))
+		}
+	case v.Kind() == reflect.String:
+		v.SetString(text)
+	case v.CanInt():
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			v.SetInt(n)
 		}
 	}
 }

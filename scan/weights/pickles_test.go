@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"compress/zlib"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -220,6 +222,27 @@ func TestPlaces(t *testing.T) {
 	} {
 		if got := placeOf(strings.Split(in, "|")); got != expected {
 			t.Errorf("%s: place %d, want %d", in, got, expected)
+		}
+	}
+}
+
+// A file of random bytes whose name says nothing is no pickle, and no finding.
+func TestRandomBytesAreNoPickle(t *testing.T) {
+	r := rand.NewChaCha8([32]byte{1})
+	i, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2000 {
+		b := make([]byte, 4096)
+		if _, err := r.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		list, err := i.Inspect(t.Context(), walk.NewFile(walk.Data, b, "data"))
+		// Two bytes of a zlib header are met by chance, and are a warning.
+		grave := slices.ContainsFunc(list, func(f scan.Finding) bool { return f.Severity != scan.Medium })
+		if err != nil || grave {
+			t.Errorf("file %d, which starts with %x: %+v, %v", n, b[:8], list, err)
 		}
 	}
 }
