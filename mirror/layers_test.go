@@ -73,6 +73,8 @@ var mayImport = map[string][]string{
 	"bench/hub":              {"models/hubtest"},
 	"bench/headload":         {},
 	"bench/scan/models":      {"mirror/artifact", "scan", "scan/walk", "scan/weights"},
+	"bench/scan/ours":        {"mirror/artifact", "scan", "scan/trivy", "scan/walk"},
+	"bench/scan/whole":       {"mirror/artifact", "mirror/ledger", "scan", "scan/clamav", "scan/packages", "scan/trivy", "scan/weights"},
 	"testdata/report/sample": {"scan", "scan/report"},
 	"mirror/mirrortest":      {"mirror", "mirror/artifact", "mirror/store"},
 	"bench/upstream":         {"apt/apttest"},

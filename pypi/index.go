@@ -10,6 +10,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/internal/strictjson"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/store"
 )
 
 const (
@@ -146,4 +147,30 @@ func (f *indexFile) check(project string) error {
 		}
 	}
 	return nil
+}
+
+// Uploaded tells when the index got the files of a snapshot of this package,
+// by digest, as far as the index told.
+func Uploaded(snap *artifact.Snapshot, st *store.Store) (map[artifact.Digest]time.Time, error) {
+	f, ok := snap.MetaFile(indexName)
+	if !ok {
+		return nil, nil
+	}
+	raw, err := st.ReadAll(f.Digest, maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := decodeIndex(raw)
+	if err != nil {
+		return nil, err
+	}
+	times := make(map[artifact.Digest]time.Time)
+	for _, p := range doc.Projects {
+		for _, f := range p.Files {
+			if t, err := time.Parse(time.RFC3339Nano, f.UploadTime); err == nil {
+				times[f.SHA256] = t
+			}
+		}
+	}
+	return times, nil
 }

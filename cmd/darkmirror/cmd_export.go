@@ -175,6 +175,8 @@ type job struct {
 	exp *mirror.Exporter
 	run *mirror.Run
 	p   *progress
+	// scanners are set where the command scans.
+	scanners *scanners
 	// started is the time of the scan too: the engines are asked before the
 	// fetch and used after it.
 	started time.Time
@@ -242,11 +244,10 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 			return err
 		}
 		if command == "export" || command == "scan" {
-			done, err := a.scanning(cfg, j.exp)
-			if err != nil {
+			if j.scanners, err = a.scanning(cfg, j.exp); err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, done()) }()
+			defer func() { err = errors.Join(err, j.scanners.Close()) }()
 			// A scanner that cannot work is told before hours of fetching.
 			if err := j.exp.Scanner.Ready(ctx, started); err != nil {
 				return err
@@ -320,6 +321,9 @@ func (j *job) fetch() error {
 
 func (j *job) scan() error {
 	start := time.Now()
+	if err := j.scanners.learn(j.run.Plan, j.st); err != nil {
+		return err
+	}
 	if err := j.exp.Scan(j.ctx, j.run, j.started); err != nil {
 		return err
 	}

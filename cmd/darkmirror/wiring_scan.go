@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
 	"github.com/darkmirror/darkmirror/mirror/ledger"
+	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi"
 	"github.com/darkmirror/darkmirror/scan"
 	"github.com/darkmirror/darkmirror/scan/clamav"
 	"github.com/darkmirror/darkmirror/scan/packages"
@@ -31,6 +34,8 @@ type scanners struct {
 	runner *scan.Runner
 	trivy  *trivy.Scanner
 	close  []func() error
+	// uploaded tells when upstream got a file; it is filled before a scan.
+	uploaded map[artifact.Digest]time.Time
 }
 
 // Close gives back what the engines hold.
@@ -90,7 +95,7 @@ func (a *app) scanners(cfg *config.Config, known []string) (_ *scanners, err err
 	}
 	r.Inspectors = append(r.Inspectors, w)
 	p, err := packages.New(packages.Config{
-		Malicious: c.Packages.Malicious, MaxAge: c.Packages.MaxAge, MinAge: c.Packages.MinAge, Known: known,
+		Malicious: c.Packages.Malicious, MaxAge: c.Packages.MaxAge, MinAge: c.Packages.MinAge, Known: known, Uploaded: s.age,
 	})
 	if err != nil {
 		return nil, usagef("scan.packages: %w", err)
@@ -179,18 +184,82 @@ func dated(r *scan.Report) time.Time {
 }
 
 // scanning gives an exporter its scanners.
-func (a *app) scanning(cfg *config.Config, e *mirror.Exporter) (func() error, error) {
-	s, err := a.scanners(cfg, nil)
+func (a *app) scanning(cfg *config.Config, e *mirror.Exporter) (*scanners, error) {
+	known, err := namesInUse(e)
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.scanners(cfg, known)
 	if err != nil {
 		return nil, err
 	}
 	e.Scanner, e.Documents = s.runner, s.documents
-	return s.Close, nil
+	return s, nil
+}
+
+// namesInUse are the names of the Python packages that the last bundle knew.
+func namesInUse(e *mirror.Exporter) ([]string, error) {
+	last, ok, err := e.Ledger.LastSealed(e.Stream)
+	if err != nil || !ok {
+		return nil, err
+	}
+	var names []string
+	for _, ref := range last.Sources {
+		if !strings.HasPrefix(ref.Name, "pypi/") {
+			continue
+		}
+		raw, err := e.Store.ReadAll(ref.Snapshot, artifact.MaxSnapshot)
+		if err != nil {
+			return nil, err
+		}
+		snap, err := artifact.DecodeSnapshot(raw)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range snap.Artifacts {
+			names = append(names, a.Name)
+		}
+	}
+	return names, nil
+}
+
+// learn reads what the indexes tell of the age of their files.
+func (s *scanners) learn(p *mirror.Plan, st *store.Store) error {
+	s.uploaded = make(map[artifact.Digest]time.Time)
+	for i := range p.Sources {
+		snap := &p.Sources[i].Snapshot
+		if !strings.HasPrefix(snap.Source, "pypi/") {
+			continue
+		}
+		times, err := pypi.Uploaded(snap, st)
+		if err != nil {
+			return fmt.Errorf("%s: %w", snap.Source, err)
+		}
+		maps.Copy(s.uploaded, times)
+	}
+	return nil
+}
+
+// age is when upstream got the newest file of an artifact; it is not known
+// unless it is known of all.
+func (s *scanners) age(_ string, a artifact.Artifact) (newest time.Time, ok bool) {
+	for _, f := range a.Files {
+		t, ok := s.uploaded[f.Digest]
+		if !ok {
+			return time.Time{}, false
+		}
+		if t.After(newest) {
+			newest = t
+		}
+	}
+	return newest, len(a.Files) > 0
 }
 
 // withScanner gives an importer its scanners.
 func (a *app) withScanner(cfg *config.Config, i *mirror.Importer) (func() error, error) {
-	s, err := a.scanners(cfg, nil)
+	inside := *cfg
+	inside.Scan.Packages.MinAge = 0 // it was old enough when it was sealed
+	s, err := a.scanners(&inside, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,8 @@
 # The main job, end to end, with real packages: out of this host's own
 # upstreams, sealed, moved over a gap, imported and served where there is no
 # route, installed by unmodified pip and apt; real images, made here, pulled by
-# skopeo and containerd; real models, run by onnxruntime and llama.cpp. make demo
+# skopeo and containerd; real models, run by onnxruntime and llama.cpp; all of it
+# looked at by a real clamd. make demo
 # runs it.
 #
 # As root the inside runs in two network namespaces, a server's and a
@@ -27,6 +28,7 @@ cleanup() {
 	[ -z "$dump_pid" ] || kill "$dump_pid" 2>/dev/null || :
 	images_cleanup
 	models_cleanup
+	scan_cleanup
 	wait 2>/dev/null || :
 	[ -z "$client" ] || ip netns del "$client" 2>/dev/null || :
 	[ -z "$server" ] || ip netns del "$server" 2>/dev/null || :
@@ -36,6 +38,8 @@ cleanup() {
 . testdata/demo/images.sh
 # shellcheck source=testdata/demo/models.sh
 . testdata/demo/models.sh
+# shellcheck source=testdata/demo/scan.sh
+. testdata/demo/scan.sh
 trap cleanup EXIT
 
 rm -rf "$work"
@@ -72,6 +76,9 @@ images_outside
 say "outside: an embedding model and a small language model"
 models_outside
 
+say "outside: a malware scanner, with a small signature database"
+scan_outside
+
 say "outside: configuration and key"
 run "$dm" config check
 run "$dm" key generate --name exporter-demo
@@ -86,6 +93,9 @@ export_seconds=$((SECONDS - t))
 first=$(ls -d state/outbox/*-000001-* 2>/dev/null || ls -d outbox/*-000001-*)
 first_bytes=$(du -sb "$first" | cut -f1)
 ls -l "$first" "$first/volumes"
+
+say "outside: what a person reads before the bundle is carried"
+scan_report
 
 say "outside: the same again; nothing changed, so no bundle"
 run "$dm" export --volume-size 64MiB
