@@ -21,6 +21,9 @@ const (
 	// dialTimeout and attempts are for a daemon that is reloading.
 	dialTimeout = 10 * time.Second
 	attempts    = 3
+	// askTimeout is for the first words: a daemon that is loading the official
+	// signatures, of 300 MiB, says nothing for half a minute.
+	askTimeout = 3 * time.Minute
 )
 
 // backoff is how long to wait before another attempt.
@@ -47,7 +50,7 @@ func (s *Scanner) dial(ctx context.Context) (net.Conn, error) {
 
 // ask sends one command on a connection of its own.
 func (s *Scanner) ask(ctx context.Context, command string) (_ string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	c, err := s.dial(ctx)
 	if err != nil {
