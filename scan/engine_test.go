@@ -379,6 +379,29 @@ func TestLimitIsNotScanned(t *testing.T) {
 	}
 }
 
+// A malformed archive within a package is a warning; what an installer reads
+// is not.
+func TestWithinPackage(t *testing.T) {
+	for _, c := range []struct {
+		source string
+		path   []string
+		want   bool
+	}{
+		{"pypi/main", []string{"a.whl"}, false},
+		{"pypi/main", []string{"a.whl", "lib/x.py"}, false},
+		{"pypi/main", []string{"a.tar.gz", "", "a-1/x.py"}, false},
+		{"pypi/main", []string{"a.whl", "lib/t.zip", "x"}, true},
+		{"apt/bookworm", []string{"a.deb", "data.tar.xz", "", "../evil"}, false},
+		{"apt/bookworm", []string{"a.deb", "data.tar.xz", "", "usr/x.zip", "y"}, true},
+		{"models/llm", []string{"m.pt", "a.zip", "x"}, false},
+		{"oci/platform", []string{"0123", "", "opt/a.whl", "x"}, false},
+	} {
+		if got := withinPackage(c.source, c.path); got != c.want {
+			t.Errorf("%s %q: %v", c.source, c.path, got)
+		}
+	}
+}
+
 // The zero verdict never passes, and its word is read back.
 func TestVerdict(t *testing.T) {
 	var v Verdict

@@ -297,9 +297,8 @@ func (s *session) ofRecord(p piece, rec *record, source string) []Finding {
 		f := Finding{Scanner: scanner, Kind: KindArchive, ID: pr.Code, Severity: pr.Severity, Text: pr.Text, Path: walk.Join(pr.Path[min(1, len(pr.Path)):])}
 		if pr.NotScanned {
 			f.Kind = KindNotScanned
-		} else if isPackage(source) && len(rooted(pr.Path)) > 2 {
-			// An archive within a package is data of its code: no installer
-			// reads it, and what it holds was looked at.
+		} else if f.Severity == High && withinPackage(source, pr.Path) {
+			// No installer reads it, and what it holds was looked at.
 			f.Severity = Medium
 		}
 		list = append(list, f)
@@ -322,10 +321,12 @@ func (s *session) ofRecord(p piece, rec *record, source string) []Finding {
 	return list
 }
 
-// isPackage reports whether a source's blobs are packages that an installer
-// unpacks.
-func isPackage(source string) bool {
-	return strings.HasPrefix(source, "pypi/") || strings.HasPrefix(source, "apt/")
+// withinPackage reports whether a path leads into an archive that is itself
+// data of a package: deeper than the entries that an installer unpacks, which
+// for a .deb lie in its data.tar.
+func withinPackage(source string, p []string) bool {
+	depth := len(rooted(p))
+	return strings.HasPrefix(source, "pypi/") && depth > 2 || strings.HasPrefix(source, "apt/") && depth > 3
 }
 
 // expected are the kinds that a blob may have; nil where anything goes.

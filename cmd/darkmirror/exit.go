@@ -252,6 +252,7 @@ func hint(err error) string {
 func codeHint(code string) (string, bool) {
 	for _, h := range []struct{ prefix, text string }{
 		{"ERR_SIG", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
+		{"ERR_APPROVAL", "outside: read darkmirror report BUNDLE, then darkmirror approve BUNDLE --key FILE; carry bundle.dsse.json again"},
 		{"ERR_KEY", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
 		{"ERR_FORMAT", "carry the bundle again; if it fails again, export a new one"},
 		{"ERR_VOLUMES", "carry volumes.json of the bundle again"},

@@ -126,10 +126,11 @@ func (s *Scanner) Start(ctx context.Context, now time.Time) error {
 	if !dated.IsZero() {
 		d.dated = dated // what the engine has loaded, not what lies in a folder
 	}
+	if d.dated.IsZero() {
+		// Verdicts are kept for the signatures that they were made with.
+		return notReady("which signatures it has is not known: it has none of the official ones; name the folder of its files")
+	}
 	if s.config.MaxAge > 0 {
-		if d.dated.IsZero() {
-			return notReady("the age of its signatures is not known: it has none of the official ones; name the folder of its files")
-		}
 		if age := now.Sub(d.dated); age > s.config.MaxAge {
 			return notReady("its signatures are of %s, %s old; at most %s are allowed", d.dated.UTC().Format(time.RFC3339), age.Round(time.Minute), s.config.MaxAge)
 		}

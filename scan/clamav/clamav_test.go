@@ -247,7 +247,7 @@ func TestStartRefuses(t *testing.T) {
 		"no socket":       {nil, Config{Socket: filepath.Join(dir, "nobody.sock")}, "does not answer"},
 		"other program":   {&daemon{version: "Something 1"}, Config{}, "want ClamAV"},
 		"old signatures":  {&daemon{version: "ClamAV 1.4.6/27000/Sun Nov  1 11:00:00 2026"}, Config{MaxAge: 24 * time.Hour}, "at most 24h"},
-		"unknown age":     {&daemon{version: "ClamAV 1.4.6"}, Config{MaxAge: 24 * time.Hour}, "age of its signatures is not known"},
+		"unknown data":    {&daemon{version: "ClamAV 1.4.6"}, Config{}, "which signatures it has is not known"},
 		"no signatures":   {&daemon{version: fresh, blind: true}, Config{}, "EICAR"},
 		"silent limits":   {&daemon{version: fresh, silent: true}, Config{}, "AlertExceedsMax"},
 		"empty folder":    {&daemon{version: fresh}, Config{Database: dir}, "no signature file"},
