@@ -150,6 +150,9 @@ func (s *session) blob(ctx context.Context, b blob) (*blobResult, error) {
 			if found[n] == nil {
 				found[n] = []Finding{}
 			}
+			if slices.ContainsFunc(found[n], func(f Finding) bool { return f.Kind == KindNotScanned }) {
+				continue // what an engine could not look at, it may be able to next time
+			}
 			if err := s.save(findKeys[n], found[n]); err != nil {
 				return nil, err
 			}

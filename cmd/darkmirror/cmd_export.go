@@ -252,6 +252,9 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 			if err := j.exp.Scanner.Ready(ctx, started); err != nil {
 				return err
 			}
+			for _, w := range j.scanners.warnings() {
+				a.warn("clamav: %s", w)
+			}
 		}
 		j.exp.Signer = sign
 		if o.volumeSize != 0 {

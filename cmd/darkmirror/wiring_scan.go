@@ -34,6 +34,9 @@ type scanners struct {
 	runner *scan.Runner
 	trivy  *trivy.Scanner
 	close  []func() error
+	// warnings are what engines found, when they were asked whether they can
+	// work, that should be mended.
+	warnings func() []string
 	// uploaded tells when upstream got a file; it is filled before a scan.
 	uploaded map[artifact.Digest]time.Time
 }
@@ -51,7 +54,7 @@ func (s *scanners) Close() error {
 // names of packages in use.
 func (a *app) scanners(cfg *config.Config, known []string) (_ *scanners, err error) {
 	c := cfg.Scan
-	s := &scanners{}
+	s := &scanners{warnings: func() []string { return nil }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -77,12 +80,12 @@ func (a *app) scanners(cfg *config.Config, known []string) (_ *scanners, err err
 	r := s.runner
 	if c.Malware.On() {
 		av, err := clamav.New(clamav.Config{
-			Socket: c.Malware.Clamd, Program: c.Malware.Clamscan, Database: c.Malware.Database, MaxAge: c.Malware.MaxAge,
+			Socket: c.Malware.Clamd, Program: c.Malware.Clamscan, Database: c.Malware.Database, MaxAge: c.Malware.MaxAge, Scratch: scratchDir(cfg),
 		})
 		if err != nil {
 			return nil, usagef("scan.malware: %w", err)
 		}
-		s.close = append(s.close, av.Close)
+		s.close, s.warnings = append(s.close, av.Close), av.Warnings
 		r.Inspectors = append(r.Inspectors, av)
 	}
 	code := scan.High

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
+	"sort"
 	"strings"
 	"time"
 )
@@ -16,14 +16,14 @@ import (
 const (
 	// chunk is how much is sent at once; clamd copies chunks into a file.
 	chunk = 128 << 10
-	// maxReply bounds a reply: a name and a word.
-	maxReply = 64 << 10
 	// dialTimeout and attempts are for a daemon that is reloading.
 	dialTimeout = 10 * time.Second
 	attempts    = 3
 	// askTimeout is for the first words: a daemon that is loading the official
 	// signatures, of 300 MiB, says nothing for half a minute.
 	askTimeout = 3 * time.Minute
+	// instream begins a stream.
+	instream = "zINSTREAM\x00"
 )
 
 // backoff is how long to wait before another attempt.
@@ -39,29 +39,59 @@ type session struct {
 	buf   []byte
 }
 
-func (s *Scanner) dial(ctx context.Context) (net.Conn, error) {
+func (s *Scanner) dial(ctx context.Context) (*net.UnixConn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	c, err := d.DialContext(ctx, "unix", s.config.Socket)
 	if err != nil {
-		return nil, fmt.Errorf("clamd does not answer: %w", err)
+		return nil, fmt.Errorf("clamd does not answer: %w; start it, or name the LocalSocket of its clamd.conf", err)
 	}
-	return c, nil
+	return c.(*net.UnixConn), nil //nolint:forcetypeassert // what dialling a "unix" address gives
 }
 
+// errSilent is a connection that clamd closes without a word.
+var errSilent = errors.New("closed without an answer")
+
 // ask sends one command on a connection of its own.
-func (s *Scanner) ask(ctx context.Context, command string) (_ string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func (s *Scanner) ask(ctx context.Context, command string) (string, error) {
+	text, err := s.exchange(ctx, []byte("z"+command+"\x00"))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", command, err)
+	}
+	return text, nil
+}
+
+// exchange sends all that there is to send on a connection of its own and
+// reads one reply; [errSilent] if there is none.
+func (s *Scanner) exchange(ctx context.Context, b []byte) (_ string, err error) {
+	bound, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
-	c, err := s.dial(ctx)
+	c, err := s.dial(bound)
 	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	defer closeOnDone(ctx, c)()
-	if _, err := io.WriteString(c, "z"+command+"\x00"); err != nil {
-		return "", fmt.Errorf("%s: %w", s.config.Socket, err)
+	defer func() {
+		err = errors.Join(err, c.Close())
+		switch {
+		case ctx.Err() != nil:
+			err = context.Cause(ctx)
+		case err != nil && bound.Err() != nil:
+			err = fmt.Errorf("%s: no answer within %s: %w", s.config.Socket, s.patience, context.Cause(bound))
+		case err != nil:
+			err = fmt.Errorf("%s: %w", s.config.Socket, err)
+		}
+	}()
+	defer closeOnDone(bound, c)()
+	if _, err := c.Write(b); err != nil {
+		return "", err
 	}
-	return readReply(bufio.NewReader(c))
+	if err := c.CloseWrite(); err != nil {
+		return "", err
+	}
+	text, err := readReply(bufio.NewReader(c))
+	if errors.Is(err, io.EOF) {
+		err = errSilent
+	}
+	return text, err
 }
 
 // closeOnDone makes reads and writes end when ctx does; the result ends that.
@@ -70,6 +100,49 @@ func closeOnDone(ctx context.Context, c net.Conn) func() bool {
 		// A deadline in the past ends what is under way; the owner closes.
 		_ = c.SetDeadline(time.Unix(1, 0))
 	})
+}
+
+// A streamLimit is what is known of clamd's StreamMaxLength. The zero value
+// is no limit that matters.
+type streamLimit struct {
+	taken   int64 // a length that it takes
+	refused int64 // one that it does not
+}
+
+// findLimit finds clamd's StreamMaxLength, if it is below what would be sent,
+// to the MiB.
+func (s *Scanner) findLimit(ctx context.Context) (streamLimit, error) {
+	const step = 1 << 20
+	ok, err := s.takes(ctx, s.config.MaxStream)
+	if err != nil || ok {
+		return streamLimit{}, err
+	}
+	taken := int64(sort.Search(int(s.config.MaxStream/step), func(i int) bool {
+		if err == nil {
+			ok, err = s.takes(ctx, int64(i+1)*step)
+		}
+		return err != nil || !ok
+	})) * step
+	if err != nil {
+		return streamLimit{}, err
+	}
+	return streamLimit{taken: taken, refused: min(taken+step, s.config.MaxStream)}, nil
+}
+
+// takes reports whether clamd would take a stream of n bytes. It compares the
+// length of a chunk with what is left of its limit before it reads the chunk,
+// so the length alone is sent: it objects to it, or hangs up without a word.
+func (s *Scanner) takes(ctx context.Context, n int64) (bool, error) {
+	text, err := s.exchange(ctx, binary.BigEndian.AppendUint32([]byte(instream), uint32(n))) //nolint:gosec // at most hardStream
+	switch {
+	case errors.Is(err, errSilent):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("length of a stream: %w", err)
+	case text != tooLong:
+		return false, fmt.Errorf("%s: answers the length of a stream with %s", s.config.Socket, quote(text))
+	}
+	return false, nil
 }
 
 // take gives a connection that waits, or a new one.
@@ -89,7 +162,7 @@ func (s *Scanner) take(ctx context.Context) (*session, error) {
 	if _, err := io.WriteString(conn, "zIDSESSION\x00"); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", s.config.Socket, err), conn.Close())
 	}
-	return &session{conn: conn, r: bufio.NewReader(conn), fresh: true, buf: make([]byte, 4+chunk)}, nil
+	return &session{conn: conn, r: bufio.NewReader(conn), fresh: true, buf: make([]byte, chunk)}, nil
 }
 
 func (s *Scanner) give(c *session) {
@@ -103,14 +176,14 @@ func (s *Scanner) give(c *session) {
 // by clamd meanwhile, and a daemon that reloads may not answer at once: it is
 // tried again, from the start. A daemon that stays away is an error of the
 // engine.
-func (s *Scanner) stream(ctx context.Context, r io.ReadSeeker, size int64) (verdict, error) {
+func (s *Scanner) stream(ctx context.Context, r io.ReadSeeker, size int64) (v verdict, sent int64, err error) {
 	var last error
 	for n := 0; n < attempts; {
 		if n > 0 {
 			select {
 			case <-time.After(backoff(n)):
 			case <-ctx.Done():
-				return verdict{}, context.Cause(ctx)
+				return verdict{}, 0, context.Cause(ctx)
 			}
 		}
 		c, err := s.take(ctx)
@@ -120,29 +193,41 @@ func (s *Scanner) stream(ctx context.Context, r io.ReadSeeker, size int64) (verd
 			continue
 		}
 		if _, err := r.Seek(0, io.SeekStart); err != nil {
-			return verdict{}, errors.Join(err, c.conn.Close())
+			return verdict{}, 0, errors.Join(err, c.conn.Close())
 		}
-		v, keep, err := c.instream(ctx, r, size)
+		v, sent, keep, err := c.instream(ctx, r, size)
 		if err == nil && keep {
 			s.give(c)
-			return v, nil
+			return v, sent, nil
 		}
 		// What is not kept is of no use any more; how closing it ends neither.
 		_ = c.conn.Close()
 		switch _, lost := errors.AsType[*lostError](err); {
 		case err == nil:
-			return v, nil
+			return v, sent, nil
 		case ctx.Err() != nil:
-			return verdict{}, context.Cause(ctx)
+			return verdict{}, 0, context.Cause(ctx)
 		case !lost:
-			return verdict{}, err
+			return verdict{}, 0, err
 		}
 		last = err
 		if c.fresh {
 			n++ // one that had waited costs no attempt
 		}
 	}
-	return verdict{}, notReady("%s: %w", s.config.Socket, last)
+	return verdict{}, 0, s.gone(ctx, last)
+}
+
+// gone says what to make of the last of several failures: clamd is not there
+// any more, or it is there and hangs up whenever it gets this file.
+func (s *Scanner) gone(ctx context.Context, last error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := s.ping(ctx); err != nil {
+		return notReady("%s: %w", s.config.Socket, last)
+	}
+	return fmt.Errorf("%s: clamd hung up %d times on this file, and answers otherwise; its log may tell why: %w", s.config.Socket, attempts, last)
 }
 
 // A lostError says that clamd went away before it answered.
@@ -153,23 +238,31 @@ func (e *lostError) Unwrap() error { return e.err }
 
 // instream sends size bytes of r and reads the verdict. keep says whether the
 // connection can be used again.
-func (c *session) instream(ctx context.Context, r io.Reader, size int64) (v verdict, keep bool, err error) {
+func (c *session) instream(ctx context.Context, r io.Reader, size int64) (v verdict, sent int64, keep bool, err error) {
 	defer closeOnDone(ctx, c.conn)()
 	c.n++
-	werr := c.send(r, size)
-	if werr != nil {
-		if rerr, ok := errors.AsType[*readError](werr); ok {
-			return v, false, rerr.err
-		}
+	sent, werr := c.send(r, size)
+	if rerr, ok := errors.AsType[*readError](werr); ok {
+		return v, sent, false, rerr.err
 	}
 	// Where clamd has had enough it says so and closes: its words are read
 	// after a write that failed, too.
 	text, err := readReply(c.r)
+	if _, bad := errors.AsType[*replyError](err); bad {
+		return v, sent, false, err
+	}
+	if err == nil && strings.TrimSpace(text) == timedOut {
+		err = errors.New(timedOut)
+	}
 	if err != nil {
-		return v, false, &lostError{errors.Join(werr, err)}
+		return v, sent, false, &lostError{errors.Join(werr, err)}
 	}
 	v, err = parseReply(text, c.n)
-	return v, werr == nil && !v.refused, err
+	if err == nil && werr != nil && !v.refused {
+		// A verdict on a part of the file is none.
+		return verdict{}, sent, false, &lostError{fmt.Errorf("it answered %s before it had all: %w", quote(text), werr)}
+	}
+	return v, sent, werr == nil && !v.refused, err
 }
 
 // A readError is of the file and not of the connection.
@@ -177,72 +270,27 @@ type readError struct{ err error }
 
 func (e *readError) Error() string { return e.err.Error() }
 
-func (c *session) send(r io.Reader, size int64) error {
-	if _, err := io.WriteString(c.conn, "zINSTREAM\x00"); err != nil {
-		return err
-	}
-	var sent int64
+// send writes the command, size bytes in chunks, and the end; what is small
+// goes in one piece, for a daemon is woken by each.
+func (c *session) send(r io.Reader, size int64) (sent int64, err error) {
+	const lengths = 8 // of a chunk, and the zero one at the end
+	at := copy(c.buf, instream)
 	for sent < size {
-		n, err := io.ReadFull(r, c.buf[4:4+min(chunk, size-sent)])
-		if err != nil {
-			return &readError{err}
+		n := int(min(size-sent, int64(len(c.buf)-at-lengths)))
+		if _, err := io.ReadFull(r, c.buf[at+4:at+4+n]); err != nil {
+			return sent, &readError{fmt.Errorf("read after %d of %d bytes: %w", sent, size, err)}
 		}
-		binary.BigEndian.PutUint32(c.buf, uint32(n)) //nolint:gosec // at most chunk
-		if _, err := c.conn.Write(c.buf[:4+n]); err != nil {
-			return err
+		binary.BigEndian.PutUint32(c.buf[at:], uint32(n)) //nolint:gosec // at most chunk
+		at += 4 + n
+		if sent+int64(n) == size {
+			binary.BigEndian.PutUint32(c.buf[at:], 0)
+			at += 4
+		}
+		if _, err := c.conn.Write(c.buf[:at]); err != nil {
+			return sent, err
 		}
 		sent += int64(n)
+		at = 0
 	}
-	_, err := c.conn.Write([]byte{0, 0, 0, 0})
-	return err
-}
-
-// readReply reads up to the zero byte that ends a reply.
-func readReply(r *bufio.Reader) (string, error) {
-	var b strings.Builder
-	for b.Len() <= maxReply {
-		c, err := r.ReadByte()
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return "", err
-		}
-		if c == 0 {
-			return b.String(), nil
-		}
-		b.WriteByte(c)
-	}
-	return "", fmt.Errorf("a reply of more than %d bytes", maxReply)
-}
-
-// parseReply reads "1: stream: OK", "1: stream: NAME FOUND" or an error. The
-// number is that of the command; one of another command would be a verdict on
-// another file.
-func parseReply(text string, number int) (verdict, error) {
-	bad := func() (verdict, error) {
-		return verdict{}, fmt.Errorf("clamd answers %s, which is no verdict", quote(text))
-	}
-	id, rest, ok := strings.Cut(text, ": ")
-	if strings.HasPrefix(text, "INSTREAM size limit exceeded") {
-		id, rest, ok = strconv.Itoa(number), text, true // some versions do not number it
-	}
-	if !ok || id != strconv.Itoa(number) {
-		return bad()
-	}
-	if rest == "INSTREAM size limit exceeded. ERROR" {
-		return verdict{refused: true}, nil
-	}
-	what, ok := strings.CutPrefix(rest, "stream: ")
-	if !ok {
-		return bad()
-	}
-	if what == "OK" {
-		return verdict{}, nil
-	}
-	found, ok := strings.CutSuffix(what, " FOUND")
-	if !ok || found == "" {
-		return bad() // an ERROR of clamd's own too: it did not look
-	}
-	return verdict{found: found}, nil
+	return sent, nil
 }

@@ -21,18 +21,27 @@ import (
 type data struct {
 	digest artifact.Digest // over the files' names and digests
 	dated  time.Time       // of the newest file
+	// number and built are of the official signatures of every day, which
+	// ClamAV names in its version; zero if they are not there.
+	number uint64
+	built  time.Time
 }
 
 // cvdHeader is the length of the header of .cvd and .cld files: fields with
 // colons between them, filled up with spaces.
 const cvdHeader = 512
 
-// suffixes are the kinds of files that ClamAV loads; others in the folder, as
-// freshclam's own, are not signatures.
+// suffixes are the kinds of files that ClamAV loads, as its library has them,
+// whatever the case of their letters; others in the folder, as freshclam's
+// own, are no signatures.
 var suffixes = []string{
-	".cvd", ".cld", ".cud", ".hdb", ".hsb", ".hdu", ".hsu", ".mdb", ".msb", ".mdu", ".msu", ".ndb", ".ndu", ".ldb", ".ldu",
-	".yar", ".yara", ".db", ".fp", ".sfp", ".ign", ".ign2", ".cdb", ".cbc", ".pdb", ".gdb", ".wdb", ".crb", ".idb", ".ftm", ".cfg", ".info",
+	".cat", ".cbc", ".cdb", ".cfg", ".cld", ".crb", ".cud", ".cvd", ".db", ".fp", ".ftm", ".gdb", ".hdb", ".hdu", ".hsb", ".hsu",
+	".idb", ".ign", ".ign2", ".imp", ".info", ".ioc", ".ldb", ".ldu", ".mdb", ".mdu", ".msb", ".msu", ".ndb", ".ndu", ".pdb",
+	".pwdb", ".rmd", ".sdb", ".sfp", ".wdb", ".yar", ".yara", ".zmd",
 }
+
+// containers are those of them that have a header.
+var containers = []string{".cld", ".cud", ".cvd"}
 
 // readData digests and dates a folder; none is empty data.
 func readData(dir string) (data, error) {
@@ -47,18 +56,30 @@ func readData(dir string) (data, error) {
 	h := sha256.New()
 	n := 0
 	for _, e := range entries { // sorted by name
-		if !e.Type().IsRegular() || !slices.Contains(suffixes, filepath.Ext(e.Name())) {
+		if !slices.Contains(suffixes, strings.ToLower(filepath.Ext(e.Name()))) {
 			continue
 		}
-		sum, dated, err := readSignatures(filepath.Join(dir, e.Name()))
+		path := filepath.Join(dir, e.Name())
+		// ClamAV follows links.
+		info, err := os.Stat(path)
+		if err != nil {
+			return data{}, err
+		}
+		if !info.Mode().IsRegular() {
+			continue
+		}
+		f, err := readSignatures(path)
 		if err != nil {
 			return data{}, err
 		}
 		n++
 		// A hash does not fail.
-		_, _ = fmt.Fprintf(h, "%s  %s\n", hex.EncodeToString(sum[:]), e.Name())
-		if dated.After(d.dated) {
-			d.dated = dated
+		_, _ = fmt.Fprintf(h, "%s  %s\n", hex.EncodeToString(f.sum[:]), e.Name())
+		if f.dated.After(d.dated) {
+			d.dated = f.dated
+		}
+		if strings.HasPrefix(e.Name(), "daily.") && f.head.number > d.number {
+			d.number, d.built = f.head.number, f.head.built
 		}
 	}
 	if n == 0 {
@@ -68,47 +89,93 @@ func readData(dir string) (data, error) {
 	return d, nil
 }
 
-// readSignatures digests a file; its date is that of its header, or the
-// file's own.
-func readSignatures(name string) (sum artifact.Digest, dated time.Time, err error) {
-	f, err := os.Open(name)
+// A signatureFile is one file of a folder.
+type signatureFile struct {
+	sum   artifact.Digest
+	dated time.Time // of its header, or else the file's own
+	head  header    // of a container
+}
+
+func readSignatures(path string) (s signatureFile, err error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return sum, dated, err
+		return s, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat()
 	if err != nil {
-		return sum, dated, err
+		return s, err
 	}
-	dated = info.ModTime()
+	s.dated = info.ModTime()
 	h := sha256.New()
-	if ext := filepath.Ext(name); ext == ".cvd" || ext == ".cld" {
+	if slices.Contains(containers, strings.ToLower(filepath.Ext(path))) {
 		head := make([]byte, cvdHeader)
 		if _, err := io.ReadFull(f, head); err != nil {
-			return sum, dated, fmt.Errorf("%s: no header: %w", name, err)
+			return s, fmt.Errorf("%s: no header: %w", path, err)
 		}
-		if dated, err = parseHeader(string(head)); err != nil {
-			return sum, dated, fmt.Errorf("%s: %w", name, err)
+		if s.head, err = parseHeader(string(head)); err != nil {
+			return s, fmt.Errorf("%s: %w", path, err)
 		}
+		s.dated = s.head.built
 		h.Write(head)
 	}
 	if _, err := io.Copy(h, f); err != nil {
-		return sum, dated, err
+		return s, err
 	}
-	return artifact.Digest(h.Sum(nil)), dated, nil
+	s.sum = artifact.Digest(h.Sum(nil))
+	return s, nil
+}
+
+// A header is what a container says of itself.
+type header struct {
+	built      time.Time
+	number     uint64 // its version
+	signatures uint64
 }
 
 // parseHeader reads
 // ClamAV-VDB:TIME:VERSION:SIGNATURES:LEVEL:MD5:SIGNATURE:BUILDER:SECONDS.
-func parseHeader(head string) (time.Time, error) {
-	fields := strings.Split(strings.TrimRight(head, " \x00"), ":")
-	if len(fields) < 8 || fields[0] != "ClamAV-VDB" {
-		return time.Time{}, fmt.Errorf("header %s, want one of ClamAV-VDB", quote(head))
+// Whether the signature holds is ClamAV's to say when it loads the file.
+func parseHeader(text string) (h header, err error) {
+	bad := func(what string) (header, error) {
+		return header{}, fmt.Errorf("header %s: %s", quote(text), what)
 	}
-	last := fields[len(fields)-1]
-	if seconds, err := strconv.ParseInt(last, 10, 64); err == nil && seconds > 0 && len(fields) >= 9 {
-		return time.Unix(seconds, 0), nil
+	fields := strings.Split(strings.TrimRight(text, " "), ":")
+	// The oldest have no seconds at the end.
+	if len(fields) != 8 && len(fields) != 9 || fields[0] != "ClamAV-VDB" {
+		return bad("want ClamAV-VDB and seven or eight fields")
 	}
-	// Older ones have the text alone: "07 Nov 2026 08-25 -0400".
-	return time.Parse("02 Jan 2006 15-04 -0700", fields[1])
+	if h.built, err = time.Parse("02 Jan 2006 15-04 -0700", fields[1]); err != nil {
+		return bad("time of building: " + err.Error())
+	}
+	var numbers [3]uint64
+	for i := range numbers {
+		if numbers[i], err = strconv.ParseUint(fields[2+i], 10, 32); err != nil {
+			return bad("version, count and level: " + err.Error())
+		}
+	}
+	h.number, h.signatures = numbers[0], numbers[1]
+	if h.signatures == 0 {
+		return bad("it holds no signatures")
+	}
+	// What is not signed has an X, or no digest.
+	if sum := fields[5]; sum != "X" {
+		if b, err := hex.DecodeString(sum); err != nil || len(b) != 16 {
+			return bad("digest, want 32 hexadecimal digits or X")
+		}
+	}
+	if fields[6] == "" || fields[7] == "" {
+		return bad("no signature or no builder")
+	}
+	if len(fields) == 9 {
+		seconds, err := strconv.ParseUint(fields[8], 10, 33)
+		if err != nil {
+			return bad("seconds: " + err.Error())
+		}
+		h.built = time.Unix(int64(seconds), 0)
+	}
+	if h.built.Unix() <= 0 {
+		return bad("built before 1970")
+	}
+	return h, nil
 }

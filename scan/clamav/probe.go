@@ -14,20 +14,35 @@ const nesting = 110
 func nestedZips(depth int) string {
 	b := []byte("in the innermost")
 	for range depth {
-		b = storedZip("a.zip", b)
+		b = storedZip("a.zip", b, 0)
 	}
 	return string(b)
 }
 
+// eicar is the test file that every antivirus finds, put together so that
+// this source is no finding itself.
+func eicar() string {
+	return "X5O!P%@AP[4" + `\PZX54(P^)7CC)7}$` + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*"
+}
+
+// encryptedZip is a zip archive whose entry says that it is encrypted.
+func encryptedZip() string {
+	return string(storedZip("a.txt", []byte("twelve bytes, and what they hide"), flagEncrypted))
+}
+
+// flagEncrypted is the bit of a zip entry that is encrypted.
+const flagEncrypted = 1
+
 // storedZip is a zip archive of one entry that is not compressed.
-func storedZip(name string, body []byte) []byte {
+func storedZip(name string, body []byte, flags uint16) []byte {
 	le := binary.LittleEndian
 	sum, size, n := crc32.ChecksumIEEE(body), uint32(len(body)), uint16(len(name)) //nolint:gosec // a few kilobytes
 	var out []byte
 	out = le.AppendUint32(out, 0x04034b50)
 	common := func() {
 		out = le.AppendUint16(out, 20) // version needed
-		out = append(out, 0, 0, 0, 0)  // no flags, stored
+		out = le.AppendUint16(out, flags)
+		out = append(out, 0, 0) // stored
 		out = append(out, 0, 0, 0x21, 0)
 		out = le.AppendUint32(out, sum)
 		out = le.AppendUint32(out, size)

@@ -127,11 +127,11 @@ func acts(rep *pickle.Report) bool {
 }
 
 // calls says that a loader would call something before the stream ends or
-// breaks. Of files of random bytes one in fifteen starts with an opcode that
+// breaks: something that the stream imports, or takes from a registry. Of files of random bytes one in fifteen starts with an opcode that
 // takes something from a registry, and breaks; none was seen that calls.
 func calls(rep *pickle.Report) bool {
 	return slices.ContainsFunc(rep.Globals, func(g pickle.Global) bool { return g.Role != "data" }) ||
-		found(rep, pickle.CodeCall, pickle.CodeNew)
+		found(rep, pickle.CodeExt) && found(rep, pickle.CodeCall, pickle.CodeNew)
 }
 
 func found(rep *pickle.Report, codes ...string) bool {

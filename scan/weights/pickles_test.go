@@ -233,7 +233,7 @@ func TestRandomBytesAreNoPickle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range 2000 {
+	for n := range 6000 {
 		b := make([]byte, 4096)
 		if _, err := r.Read(b); err != nil {
 			t.Fatal(err)
