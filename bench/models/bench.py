@@ -143,7 +143,8 @@ class Bench:
         local = self.path("local")
         made(os.path.join(local, "team/bench"), 1, GIB)
         made(os.path.join(local, "team/many"), 1000, 2000)
-        outside = Side(self.args.darkmirror, self.path("outside"), "role: outside", "outbox: outbox", "signing_key: key", "models:", "  - name: bench",
+        outside = Side(self.args.darkmirror, self.path("outside"), "role: outside", "outbox: outbox", "signing_key: key",
+                       "scan: {models: {hold: [critical]}, unscanned: warn}", "models:", "  - name: bench",
                        f"    folder: {local}", "    repositories: [team/bench, team/many]")
         outside.run("key", "generate", "--name", "bench")
         outside.run("export")

@@ -27,7 +27,7 @@ class Outside(Side):
 
     def __init__(self, program, dir, src):
         super().__init__(program, dir, ["version: 1", "role: outside", "stream: bench", "state_dir: state", "outbox: outbox", "signing_key: key",
-                                        "oci:", "  - name: bench", f"    registry: http://{src.host}", "    allow_http: true",
+                                        "scan: {types: {unknown: allow}}", "oci:", "  - name: bench", f"    registry: http://{src.host}", "    allow_http: true",
                                         f'    images: ["{REPO}:{TAG}"]'])
         self.run("key", "generate", "--name", "bench")
 

@@ -74,6 +74,7 @@ role: outside
 state_dir: state
 outbox: ../box
 signing_key: signing.key
+scan: {models: {hold: [critical]}, unscanned: warn} # the weights are noise
 models:
   - name: llm
     folder: $work/hub
