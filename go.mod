@@ -3,6 +3,7 @@ module github.com/darkmirror/darkmirror
 go 1.26.3
 
 require (
+	filippo.io/age v1.3.2 // encryption of volumes to recipients, in bundle/crypt
 	github.com/CycloneDX/cyclonedx-go v0.11.0 // bills of material, in scan/trivy
 	github.com/ProtonMail/go-crypto v1.5.2 // OpenPGP for apt: x/crypto/openpgp is frozen and cannot read Ed25519 signatures
 	github.com/aquasecurity/go-npm-version v0.0.2 // versions as npm orders them, in scan/trivy
@@ -10,10 +11,14 @@ require (
 	github.com/aquasecurity/trivy v0.74.0 // parsers, detectors and secret rules, in scan/trivy; a pair with Go 1.26, move both together
 	github.com/aquasecurity/trivy-db v0.0.0-20260813095258-0e0340a01b57 // the vulnerability database's format, in scan/trivy
 	github.com/bodgit/sevenzip v1.6.1 // reads 7z, in scan/walk, behind a check of its own headers
+	github.com/elastic/go-seccomp-bpf v1.6.0 // the receiver's system call filter, in diode/oneway
+	github.com/google/nftables v0.3.0 // drops what the kernel would send, in diode/oneway
 	github.com/hashicorp/go-retryablehttp v0.7.8 // retries in mirror/fetch
 	github.com/klauspost/compress v1.20.3 // zstd, which the standard library lacks, and a faster gzip
+	github.com/klauspost/reedsolomon v1.14.2 // arithmetic of the erasure code, in diode/fec
 	github.com/knqyf263/go-apk-version v0.0.0-20200609155635-041fdbb8563f // versions as Alpine orders them, in scan/trivy
 	github.com/knqyf263/go-deb-version v0.0.0-20241115132648-6f4aee6ccd23 // versions as Debian orders them, in scan/trivy
+	github.com/miekg/pkcs11 v1.1.1 // keys in tokens, in bundle/signer with the build tag pkcs11 and cgo
 	github.com/mikelolasagasti/xz v1.0.1 // reads xz; its dictionary is bounded, unlike the writer's reader below
 	github.com/minio/minio-go/v7 v7.4.1 // S3, in models/s3
 	github.com/openvex/go-vex v0.2.9 // OpenVEX, in scan/trivy
@@ -25,10 +30,13 @@ require (
 	github.com/vbauerster/mpb/v8 v8.9.3 // progress bars on a terminal
 	go.etcd.io/bbolt v1.5.0 // the ledger
 	go.yaml.in/yaml/v4 v4.0.0 // configuration; keeps 3.10 a string and gives positions
+	golang.org/x/crypto v0.57.0 // ssh-agent, in bundle/signer
+	golang.org/x/mod v0.41.0 // Merkle tree and signed notes of the transparency log, in mirror/translog
 	golang.org/x/net v0.60.0 // HTML of PEP 503 indexes
 	golang.org/x/sync v0.23.0 // errgroup with a limit
 	golang.org/x/sys v0.48.0 // statfs, fadvise, openat flags
 	golang.org/x/time v0.16.0 // the bound of limits.bandwidth
+	rsc.io/qr v0.2.0 // QR codes of labels and receipts
 )
 
 // tests only
@@ -38,6 +46,7 @@ require (
 )
 
 require (
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/BurntSushi/toml v1.6.0 // indirect
 	github.com/Masterminds/semver/v3 v3.5.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect
@@ -56,7 +65,6 @@ require (
 	github.com/bitnami/go-version v0.0.0-20231130084017-bb00604d650c // indirect
 	github.com/bmatcuk/doublestar/v4 v4.10.0 // indirect
 	github.com/bodgit/plumbing v1.3.0 // indirect
-
 	github.com/bodgit/windows v1.0.1 // indirect
 	github.com/briandowns/spinner v1.23.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
@@ -89,6 +97,8 @@ require (
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/mattn/go-runewidth v0.0.24 // indirect
+	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
+	github.com/mdlayher/socket v0.5.0 // indirect
 	github.com/minio/crc64nvme v1.1.1 // indirect
 	github.com/minio/md5-simd v1.1.2 // indirect
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect
@@ -98,7 +108,6 @@ require (
 	github.com/opencontainers/image-spec v1.1.1 // indirect
 	github.com/pandatix/go-cvss v0.6.2 // indirect
 	github.com/philhofer/fwd v1.2.0 // indirect
-
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/rs/xid v1.6.0 // indirect
 	github.com/samber/lo v1.53.0 // indirect
@@ -117,9 +126,7 @@ require (
 	go.opentelemetry.io/otel/trace v1.44.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	go4.org v0.0.0-20200411211856-f5505b9728dd // indirect
-	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/exp v0.0.0-20260603202125-055de637280b // indirect
-	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/term v0.46.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/tools v0.50.0 // indirect

@@ -42,10 +42,14 @@ type Exporter struct {
 	VolumeSize int64
 	Expires    time.Duration
 	Signer     bundle.Signer
+	Base       Base
 	// Fetches is how many files are fetched at once over all sources.
 	Fetches int
 
 	OnEvent func(artifact.Event)
+
+	counted map[uint64]bool // what base decided; nil: not yet
+	newest  uint64
 }
 
 // A Run is a plan and what has been done of it.
@@ -128,7 +132,7 @@ func (e *Exporter) Fetch(ctx context.Context, run *Run) (*FetchStats, error) {
 			return nil, fmt.Errorf("%s is in the plan but not in the configuration", snap.Source)
 		}
 		add := func(a *artifact.Artifact, f artifact.File) error {
-			_, carried, err := e.Ledger.Carried(e.Stream, f.Digest)
+			_, carried, err := e.carried(f.Digest)
 			if err != nil || carried || seen[f.Digest] {
 				return err
 			}
@@ -380,7 +384,10 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 		Expires: run.Plan.Made.Add(e.Expires),
 	}
 	if hasLast {
-		m.Seq, m.Prev, m.Base = last.Seq+1, last.ID.String(), last.Seq
+		m.Seq, m.Prev = last.Seq+1, last.ID.String()
+	}
+	if m.Base, err = e.base(); err != nil {
+		return nil, err
 	}
 	w := &content{e: e, have: make(map[artifact.Digest]bool), requires: make(map[uint64][]artifact.Digest)}
 	var states []ledger.SourceState
@@ -407,10 +414,13 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 		return nil, nil
 	}
 	w.finish(m)
-	// A blob to carry in an unchanged state means that the bundle that
-	// carried it was marked as lost.
-	if hasLast && slices.Equal(states, last.Sources) && len(m.Blobs) == 0 && !heartbeat {
-		return nil, nil
+	// A blob to carry in an unchanged state means that no bundle that counts
+	// has carried it: the one that had was lost, or this one is to stand alone.
+	if hasLast && slices.Equal(states, last.Sources) && !heartbeat && !e.Base.Full {
+		due, err := w.owed(m)
+		if err != nil || !due {
+			return nil, err
+		}
 	}
 	if _, err := e.room(0, w.bytes); err != nil {
 		return nil, err
@@ -426,6 +436,7 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 	if err := e.Ledger.RecordSealed(rec, digests(m)); err != nil {
 		return nil, err
 	}
+	e.counted = nil // there is one more
 	failpoint.Here("export.recorded")
 	return &Sealed{Sealed: rec, Files: out.Volumes}, nil
 }
@@ -494,7 +505,7 @@ func (w *content) add(d artifact.Digest, size int64, list *[]bundle.Blob, dict a
 		return nil
 	}
 	w.have[d] = true
-	seq, ok, err := w.e.Ledger.Carried(w.e.Stream, d)
+	seq, ok, err := w.e.carried(d)
 	if err != nil {
 		return err
 	}
@@ -507,7 +518,7 @@ func (w *content) add(d artifact.Digest, size int64, list *[]bundle.Blob, dict a
 	}
 	b := bundle.Blob{Digest: d, Size: size}
 	if !dict.IsZero() && size >= bundle.MinDict && size <= bundle.MaxDict && w.e.Store.Has(dict) {
-		seq, ok, err := w.e.Ledger.Carried(w.e.Stream, dict)
+		seq, ok, err := w.e.carried(dict)
 		if err != nil {
 			return err
 		}
@@ -519,6 +530,17 @@ func (w *content) add(d artifact.Digest, size int64, list *[]bundle.Blob, dict a
 	*list = append(*list, b)
 	w.bytes += size
 	return nil
+}
+
+// owed reports whether a bundle must carry again what a lost one had. What
+// merely is not confirmed yet waits for the next change.
+func (w *content) owed(m *bundle.Manifest) (bool, error) {
+	for _, b := range m.Blobs {
+		if _, ok, err := w.e.Ledger.Carried(w.e.Stream, b.Digest); err != nil || !ok {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 func (w *content) require(seq uint64, d artifact.Digest) {

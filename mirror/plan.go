@@ -239,7 +239,7 @@ func (e *Exporter) Summarize(p *Plan) (*PlanSummary, error) {
 		c.New, c.Changed, c.Gone = len(d.New), len(d.Changed), len(d.Gone)
 		sum.Changes = sum.Changes || d.Any()
 		for f := range s.Snapshot.Files {
-			_, carried, err := e.Ledger.Carried(e.Stream, f.Digest)
+			_, carried, err := e.carried(f.Digest)
 			if err != nil {
 				return nil, err
 			}

@@ -68,6 +68,7 @@ type Config struct {
 	VolumeSize   Size
 	ExpiresAfter Duration
 	LinkRate     Rate // zero: no estimate
+	Send         OutsideLink
 	Limits       Limits
 
 	// Approvers are key files of either role; Approvals is the inside's.
@@ -79,11 +80,12 @@ type Config struct {
 	Rescan string
 
 	// Inside.
-	Inbox  []string
-	Trust  []string
-	Gap    string
-	MaxAge Duration
-	Serve  Serve
+	Inbox   []string
+	Trust   []string
+	Gap     string
+	MaxAge  Duration
+	Serve   Serve
+	Receive InsideLink
 
 	PyPI   []PyPI
 	Apt    []Apt
@@ -167,7 +169,8 @@ type outsideFile struct {
 	Approvers    []string        `yaml:"approvers" doc:"files of the public keys of those who may approve bundles (default: any key that is not the exporter's)"`
 	VolumeSize   Size            `yaml:"volume_size" default:"1GiB" doc:"hard cap of a volume file: 700MiB, 1GiB, 4GiB-1"`
 	ExpiresAfter Duration        `yaml:"expires_after" default:"30d" doc:"a bundle is refused inside so long after it was made"`
-	LinkRate     Rate            `yaml:"link_rate" doc:"speed of the link, for the plan's estimate: 200Mbit/s"`
+	LinkRate     Rate            `yaml:"link_rate" doc:"speed of the link, for the plan's estimate: 200Mbit/s (default: link.rate)"`
+	Link         OutsideLink     `yaml:"link" doc:"the one-way link: where and how to send"`
 	Limits       Limits          `yaml:"limits" doc:"connections to upstreams"`
 	Scan         scan.Config     `yaml:"scan" doc:"what is held back, and what may pass all the same"`
 	PyPI         []outsidePyPI   `yaml:"pypi" doc:"Python package indexes"`
@@ -192,6 +195,7 @@ type insideFile struct {
 	Gap       string                 `yaml:"gap" default:"refuse" enum:"refuse|accept-if-complete" doc:"what to do when a bundle is missing"`
 	MaxAge    Duration               `yaml:"max_age" default:"8d" doc:"status alarms when the newest bundle is older"`
 	Serve     Serve                  `yaml:"serve" doc:"the embedded server"`
+	Link      InsideLink             `yaml:"link" doc:"the one-way link: where and how to receive"`
 	Scan      scan.InsideConfig      `yaml:"scan" doc:"what is judged again inside, and what is held back then"`
 	PyPI      []insidePyPI           `yaml:"pypi" doc:"Python package indexes to publish"`
 	Apt       []apt.PublishConfig    `yaml:"apt" doc:"Debian and Ubuntu archives to publish"`
@@ -289,7 +293,7 @@ func (f *outsideFile) fill(c *Config) {
 	c.Role, c.StateDir = f.Common.Role, f.Common.StateDir
 	c.Stream, c.Outbox, c.SigningKey, c.VolumeSize = f.Stream, f.Outbox, f.SigningKey, f.VolumeSize
 	c.ExpiresAfter, c.LinkRate, c.Limits, c.Scan = f.ExpiresAfter, f.LinkRate, f.Limits, f.Scan
-	c.Approvers = f.Approvers
+	c.Approvers, c.Send = f.Approvers, f.Link
 	for _, s := range f.PyPI {
 		c.PyPI = append(c.PyPI, PyPI{Name: s.Name, Config: s.Config})
 	}
@@ -311,7 +315,7 @@ func (f *insideFile) fill(c *Config) {
 	c.Role, c.StateDir = f.Common.Role, f.Common.StateDir
 	c.Inbox, c.Trust, c.Gap, c.MaxAge, c.Serve = f.Inbox, f.Trust, f.Gap, f.MaxAge, f.Serve
 	c.Scan, c.Rescan = f.Scan.Config, f.Scan.Rescan
-	c.Approvers, c.Approvals = f.Approvers, f.Approvals
+	c.Approvers, c.Approvals, c.Receive = f.Approvers, f.Approvals, f.Link
 	for _, s := range f.PyPI {
 		c.PyPI = append(c.PyPI, PyPI{Name: s.Name, Publish: s.Publish})
 	}

@@ -31,7 +31,7 @@ func (f *outsideFile) finish(d *document, dir string) {
 	if !d.has("outbox") {
 		f.Outbox = filepath.Join(f.Common.StateDir, "outbox")
 	}
-	paths := []*string{&f.Common.StateDir, &f.Outbox, &f.SigningKey}
+	paths := []*string{&f.Common.StateDir, &f.Outbox, &f.SigningKey, &f.Link.KeyFile}
 	for i := range f.PyPI {
 		c := &f.PyPI[i].Config
 		paths = append(paths, &c.CAFile, &c.PasswordFile)
@@ -77,6 +77,10 @@ func (f *outsideFile) finish(d *document, dir string) {
 	if d.has("link_rate") && f.LinkRate == 0 {
 		d.on("link_rate", "link_rate: must not be zero")
 	}
+	f.Link.validate(d)
+	if !d.has("link_rate") {
+		f.LinkRate = f.Link.Rate
+	}
 	for _, l := range []struct {
 		key string
 		n   int
@@ -118,6 +122,7 @@ func (f *insideFile) finish(d *document, dir string) {
 	d.defaults(reflect.ValueOf(f).Elem(), "")
 	paths := []*string{&f.Common.StateDir, &f.Serve.Certificate, &f.Serve.KeyFile, &f.Serve.PushTokenFile, &f.Serve.PullTokenFile, &f.Serve.ScannerTokenFile}
 	paths = append(append(paths, each(f.Inbox)...), each(f.Trust)...)
+	paths = append(append(paths, each(f.Link.KeyFiles)...), &f.Link.Status, &f.Link.Metrics)
 	paths = append(append(paths, f.Scan.Files()...), each(f.Approvers)...)
 	for i := range f.Apt {
 		c := &f.Apt[i]
@@ -162,6 +167,7 @@ func (f *insideFile) finish(d *document, dir string) {
 		d.on("approvals", "approvals: %d, want at most the %d keys of approvers", f.Approvals, len(f.Approvers))
 	}
 	f.Serve.validate(d)
+	f.Link.validate(d)
 	d.owned("scan", reflect.TypeOf(f.Scan), f.Scan.Validate())
 	names := d.newNames("pypi")
 	for i := range f.PyPI {

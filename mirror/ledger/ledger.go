@@ -2,12 +2,12 @@
 // published: one bbolt file, whose lock is also the lock that keeps two runs
 // apart.
 //
-// Layout, version 1. Sequence numbers are eight bytes, big-endian; values are
+// Layout, version 2. Sequence numbers are eight bytes, big-endian; values are
 // JSON and are read strictly.
 //
 //	meta       version → decimal, floor → RFC 3339
 //	sealed     STREAM → sequence → Sealed
-//	carried    STREAM → digest (32 bytes) → sequence that carried it first
+//	carried    STREAM → digest (32 bytes) → sequences that carried it, ascending
 //	imported   STREAM → sequence → Imported
 //	published  SOURCE → Published
 //	runs       counter → Run
@@ -19,7 +19,9 @@
 //   - A digest is under carried exactly if a bundle that is not lost brought
 //     it, from the transaction that recorded that bundle on.
 //   - The floor, the greatest time of issue ever imported, never falls.
-//   - A file of a newer version is refused, not guessed at.
+//   - A file of a newer version is refused, not guessed at. Version 1, which
+//     knew only the first sequence of a digest, is read and becomes version 2
+//     when it is opened to be written.
 //
 // Limits: a bundle's digests are written in one transaction, which holds
 // about 250 bytes for each in memory while it lasts (measured with 200,000).
@@ -45,8 +47,12 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-// version is the layout that this package writes, and the newest it reads.
-const version = 1
+const (
+	// version is the layout that this package writes, and the newest it reads.
+	version = 2
+	// oldest is the first that is still read.
+	oldest = 1
+)
 
 // atOnce asks bbolt for the lock without waiting: its zero waits for ever.
 const atOnce = time.Nanosecond
@@ -152,8 +158,12 @@ func open(path string, timeout time.Duration, readOnly bool) (*Ledger, error) {
 func (l *Ledger) prepare() error {
 	ready := false
 	if err := l.db.View(func(tx *bolt.Tx) error {
-		ready = tx.Bucket(bucketMeta) != nil
-		return checkVersion(tx)
+		if err := checkVersion(tx); err != nil {
+			return err
+		}
+		meta := tx.Bucket(bucketMeta)
+		ready = meta != nil && string(meta.Get(keyVersion)) == strconv.Itoa(version)
+		return nil
 	}); err != nil || ready {
 		return err
 	}
@@ -181,8 +191,8 @@ func checkVersion(tx *bolt.Tx) error {
 	if err != nil {
 		return fmt.Errorf("version %q is not a number", meta.Get(keyVersion))
 	}
-	if v != version {
-		return fmt.Errorf("written in layout version %d, this program reads version %d", v, version)
+	if v < oldest || v > version {
+		return fmt.Errorf("written in layout version %d, this program reads versions %d to %d", v, oldest, version)
 	}
 	return nil
 }
@@ -203,11 +213,16 @@ func (l *Ledger) view(fn func(tx *bolt.Tx) error) error {
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-func seqOf(key []byte) (uint64, error) {
-	if len(key) != 8 {
-		return 0, fmt.Errorf("sequence of %d bytes, want 8", len(key))
+// seqsOf reads the sequences that carried a digest.
+func seqsOf(v []byte) ([]uint64, error) {
+	if len(v) == 0 || len(v)%8 != 0 {
+		return nil, fmt.Errorf("sequences of %d bytes, want a multiple of 8", len(v))
 	}
-	return binary.BigEndian.Uint64(key), nil
+	list := make([]uint64, 0, len(v)/8)
+	for ; len(v) > 0; v = v[8:] {
+		list = append(list, binary.BigEndian.Uint64(v))
+	}
+	return list, nil
 }
 
 // put writes a value, and refuses one that could not be read back: a record

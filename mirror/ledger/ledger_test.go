@@ -402,7 +402,7 @@ func TestOpenHealsFileWithoutLayout(t *testing.T) {
 
 func TestOpenRefusesNewerVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	for _, v := range []string{"2", "x", ""} {
+	for _, v := range []string{"3", "0", "x", ""} {
 		l, err := Open(path, 0)
 		must(t, err)
 		must(t, l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyVersion, []byte(v)) }))

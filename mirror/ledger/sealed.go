@@ -16,8 +16,13 @@ import (
 // States of a sealed bundle.
 const (
 	StateSealed = "sealed"
-	// StateLost: the bundle will never arrive. What it was the first to carry
-	// counts as not carried.
+	// StateSent: it left over the link or on a medium. Whether it arrived is
+	// not known.
+	StateSent = "sent"
+	// StateConfirmed: a receipt of the inside says that it was imported.
+	StateConfirmed = "confirmed"
+	// StateLost: the bundle will never arrive. It counts as if it had carried
+	// nothing.
 	StateLost = "lost"
 )
 
@@ -47,6 +52,9 @@ type Sealed struct {
 	Missing      int             `json:"missing"`
 	Sources      []SourceState   `json:"sources"`
 	State        string          `json:"state"`
+	// Sent and Confirmed are when that was recorded, last.
+	Sent      time.Time `json:"sent,omitzero"`
+	Confirmed time.Time `json:"confirmed,omitzero"`
 }
 
 // Sealed lists the bundles of a stream by sequence.
@@ -67,8 +75,14 @@ func (l *Ledger) LastSealed(name string) (rec Sealed, ok bool, err error) {
 	return rec, ok, err
 }
 
-// Carried tells which bundle of the stream was the first to carry a blob.
+// Carried tells which bundle of the stream was the first to carry a blob,
+// among those that are not lost.
 func (l *Ledger) Carried(name string, d artifact.Digest) (seq uint64, ok bool, err error) {
+	return l.CarriedBy(name, d, func(uint64) bool { return true })
+}
+
+// CarriedBy is the same among those bundles that count.
+func (l *Ledger) CarriedBy(name string, d artifact.Digest, counts func(seq uint64) bool) (seq uint64, ok bool, err error) {
 	err = l.view(func(tx *bolt.Tx) error {
 		b := stream(tx, bucketCarried, name)
 		if b == nil {
@@ -78,9 +92,14 @@ func (l *Ledger) Carried(name string, d artifact.Digest) (seq uint64, ok bool, e
 		if v == nil {
 			return nil
 		}
-		ok = true
-		seq, err = seqOf(v)
-		return err
+		all, err := seqsOf(v)
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(all, counts); i >= 0 {
+			seq, ok = all[i], true
+		}
+		return nil
 	})
 	if err != nil {
 		return 0, false, err
@@ -125,10 +144,8 @@ func (l *Ledger) RecordSealed(rec Sealed, blobs []artifact.Digest) error {
 		}
 		seq := seqKey(rec.Seq)
 		for _, d := range blobs {
-			if carried.Get(d[:]) != nil {
-				continue // the first bundle stays the one to require
-			}
-			if err := carried.Put(d[:], seq); err != nil {
+			// A bundle carries again what no bundle that counted had carried.
+			if err := carried.Put(d[:], append(bytes.Clone(carried.Get(d[:])), seq...)); err != nil {
 				return err
 			}
 		}
@@ -161,9 +178,45 @@ func follows(sealed *bolt.Bucket, rec *Sealed) error {
 var ErrUnknownBundle = errors.New("no such bundle")
 
 // MarkLost records that a bundle will never arrive: the next one carries
-// again what this one was the first to carry. Marking twice changes nothing.
+// again what no other has carried. Marking twice changes nothing.
 func (l *Ledger) MarkLost(name string, seq uint64) error {
-	failpoint.Here("ledger.lost-begin")
+	return l.mark(name, seq, "lost", func(tx *bolt.Tx, rec *Sealed) error {
+		rec.State = StateLost
+		return forget(stream(tx, bucketCarried, name), seqKey(seq))
+	})
+}
+
+// MarkSent records that a bundle has left. One that is confirmed or lost stays
+// so.
+func (l *Ledger) MarkSent(name string, seq uint64, at time.Time) error {
+	return l.mark(name, seq, "sent", func(_ *bolt.Tx, rec *Sealed) error {
+		rec.Sent = at.UTC()
+		if rec.State == StateSealed {
+			rec.State = StateSent
+		}
+		return nil
+	})
+}
+
+// Confirm records that a bundle was imported. The id is what the inside saw:
+// another one than was sealed is a fork and refused. One that was marked as
+// lost has arrived after all; what carried its blobs again stays as it is.
+func (l *Ledger) Confirm(name string, seq uint64, id artifact.Digest, at time.Time) error {
+	return l.mark(name, seq, "confirmed", func(_ *bolt.Tx, rec *Sealed) error {
+		if rec.ID != id {
+			return refuse(name, fmt.Sprintf("the inside has another bundle %06d", seq), rec.ID.String(), id.String())
+		}
+		rec.Confirmed = at.UTC()
+		if rec.State != StateLost {
+			rec.State = StateConfirmed
+		}
+		return nil
+	})
+}
+
+// mark changes the record of one bundle.
+func (l *Ledger) mark(name string, seq uint64, what string, change func(tx *bolt.Tx, rec *Sealed) error) error {
+	failpoint.Here("ledger.mark-begin")
 	err := l.db.Update(func(tx *bolt.Tx) error {
 		sealed := stream(tx, bucketSealed, name)
 		rec, ok, err := get[Sealed](sealed, seqKey(seq))
@@ -173,37 +226,47 @@ func (l *Ledger) MarkLost(name string, seq uint64) error {
 		if !ok {
 			return ErrUnknownBundle
 		}
-		rec.State = StateLost
+		if err := change(tx, &rec); err != nil {
+			return err
+		}
 		if err := put(sealed, seqKey(seq), &rec); err != nil {
 			return err
 		}
-		if err := forget(stream(tx, bucketCarried, name), seqKey(seq)); err != nil {
-			return err
-		}
-		failpoint.Here("ledger.lost-before-commit")
+		failpoint.Here("ledger.mark-before-commit")
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("mark bundle %06d of stream %s as lost: %w", seq, name, err)
+		return fmt.Errorf("mark bundle %06d of stream %s as %s: %w", seq, name, what, err)
 	}
-	failpoint.Here("ledger.lost-committed")
+	failpoint.Here("ledger.mark-committed")
 	return nil
 }
 
-// forget removes every digest that seq was the first to carry.
+// forget takes seq out of the list of every digest that it carried.
 func forget(carried *bolt.Bucket, seq []byte) error {
-	// Gathered first: a cursor skips entries while its bucket is deleted from.
-	var gone [][]byte
+	// Gathered first: a cursor skips entries while its bucket is changed.
+	type change struct{ key, value []byte }
+	var changes []change
 	if err := carried.ForEach(func(k, v []byte) error {
-		if bytes.Equal(v, seq) {
-			gone = append(gone, bytes.Clone(k)) // deleting may move the page it lies in
+		for at := 0; at+8 <= len(v); at += 8 {
+			if bytes.Equal(v[at:at+8], seq) {
+				rest := append(bytes.Clone(v[:at]), v[at+8:]...)
+				changes = append(changes, change{bytes.Clone(k), rest})
+				break
+			}
 		}
 		return nil
 	}); err != nil {
 		return err
 	}
-	for _, k := range gone {
-		if err := carried.Delete(k); err != nil {
+	for _, c := range changes {
+		var err error
+		if len(c.value) == 0 {
+			err = carried.Delete(c.key)
+		} else {
+			err = carried.Put(c.key, c.value)
+		}
+		if err != nil {
 			return err
 		}
 	}

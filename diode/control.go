@@ -1,0 +1,137 @@
+package diode
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// control sends descriptors and heartbeats until stop.
+func (s *Sender) control(stop <-chan struct{}, objects int) error {
+	t := time.NewTicker(descriptorEvery)
+	defer t.Stop()
+	for tick := 0; ; tick++ {
+		if tick%int(heartbeatEvery/descriptorEvery) == 0 {
+			if err := s.heartbeat(stateSending, objects); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-stop:
+			return s.heartbeat(stateLeaving, 0)
+		case <-t.C:
+		}
+		for _, o := range s.current() {
+			if err := s.describe(o); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// current lists the sendings whose descriptors go out, and forgets those
+// that ended long enough ago.
+func (s *Sender) current() []*sending {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.known = slices.DeleteFunc(s.known, func(o *sending) bool { return !o.until.IsZero() && now.After(o.until) })
+	return slices.Clone(s.known)
+}
+
+// describe sends the descriptor of an object.
+func (s *Sender) describe(o *sending) error {
+	s.mu.Lock()
+	d, tr := o.desc, o.transfer
+	s.mu.Unlock()
+	d.clock = time.Now()
+	seq := tr.seq.Add(1) - 1
+	return s.controlPacket(header{kind: typeDescriptor, transfer: tr.id, sequence: uint32(seq)}, d.encode)
+}
+
+func (s *Sender) heartbeat(state byte, waiting int) error {
+	hb := heartbeat{state: state, waiting: waiting, sent: uint64(s.sent.Load()), clock: time.Now(), rate: uint64(s.c.Rate)}
+	s.mu.Lock()
+	for _, o := range s.known {
+		if !o.desc.ended {
+			hb.transfer = o.transfer.id
+		}
+	}
+	s.mu.Unlock()
+	return s.controlPacket(header{kind: typeHeartbeat, transfer: s.session.id, sequence: uint32(s.session.seq.Add(1))}, hb.encode)
+}
+
+func (s *Sender) controlPacket(h header, encode func([]byte)) error {
+	var p [ControlSize]byte
+	s.c.Key.put(p[:], h)
+	encode(p[headerSize:])
+	s.c.Key.sign(p[:])
+	s.controlMu.Lock()
+	defer s.controlMu.Unlock()
+	return s.c.Control.Send(p[:])
+}
+
+// checkTicket refuses a ticket that does not fit the object.
+func (o *sending) checkTicket() error {
+	if have := o.desc.object().short(); have != o.Ticket.Object {
+		return fmt.Errorf("%w: the ticket is for object %s; %s with these parameters is %s", ErrConfig, o.Ticket.Object, o.Path, have)
+	}
+	n := o.desc.generations()
+	for _, w := range o.Ticket.Wanted {
+		if w.To >= n {
+			return fmt.Errorf("%w: the ticket asks for generation %d; %s has %d", ErrConfig, w.To, o.Path, n)
+		}
+	}
+	return nil
+}
+
+// ticket sends what the inside asked for and no more.
+func (s *Sender) ticket(ctx context.Context, o *sending, spool *os.File) error {
+	most := s.code.MaxParity()
+	for _, w := range o.Ticket.Wanted {
+		for n := w.From; n <= w.To; n++ {
+			rows, first := w.Rows, o.Ticket.Row
+			if w.All {
+				rows = s.c.Parity
+			}
+			if rows = min(rows, most); first+rows > most {
+				first = 0
+			}
+			if err := s.generation(ctx, o, n, w.All, first, rows, spool); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readSymbols reads symbols that lie one after the other in a file into the
+// payloads of packets, without a copy in between.
+func readSymbols(f *os.File, p []byte, size, payload int, at, end int64) error {
+	n := len(p) / size
+	if at+int64(n*payload) <= end {
+		iov := make([][]byte, n)
+		for i := range iov {
+			iov[i] = p[i*size+headerSize : i*size+headerSize+payload]
+		}
+		got, err := unix.Preadv(int(f.Fd()), iov, at)
+		if err == nil && got == n*payload {
+			return nil
+		}
+		// Short or interrupted: below, one by one.
+	}
+	for i := range n {
+		one := p[i*size+headerSize : i*size+headerSize+payload]
+		have := max(0, min(int64(payload), end-at))
+		if got, err := f.ReadAt(one[:have], at); int64(got) < have {
+			return err
+		}
+		clear(one[have:])
+		at += int64(payload)
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package endpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/darkmirror/darkmirror/diode"
+	"github.com/darkmirror/darkmirror/diode/link"
+	"github.com/darkmirror/darkmirror/diode/oneway"
+)
+
+// ReceiveOptions say where packets come from and where files go.
+type ReceiveOptions struct {
+	Inbox     string
+	Keys      []*diode.Key
+	Interface string
+	Addr      netip.Addr
+	Port      uint16
+	Backend   string // auto, packet or udp
+	Ring      int    // bytes; 0: the default
+	Tickets   bool
+	ByDigest  bool
+	// Block drops, by nftables, what the kernel would send or answer.
+	Block bool
+	// Unproven goes on where the proof does not hold.
+	Unproven bool
+	// Status and Metrics are files that are replaced every second; "" for
+	// none.
+	Status, Metrics string
+	// UntilIdle ends the run when nothing came for
+	// this long after something had; 0: never.
+	UntilIdle time.Duration
+	OnEvent   func(diode.Event)
+	// OnReady is called once, with the proof and the socket's back end, before
+	// the first packet is taken.
+	OnReady func(backend string, layers []oneway.Layer)
+	Log     *slog.Logger
+}
+
+// Received is what a run has seen.
+type Received struct {
+	Counts diode.Counts
+	Link   link.ReceiverStats
+	Status *diode.Status
+	// Sent is why the proof failed during the run: the interface's counters of
+	// sent packets moved. Nil: they did not.
+	Sent error
+}
+
+// Receive takes packets until ctx ends.
+func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
+	if o.Port == 0 {
+		o.Port = DefaultPort
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w := &watch{idle: o.UntilIdle, cancel: cancel, next: o.OnEvent}
+	r, err := diode.NewReceiver(diode.ReceiverConfig{
+		Inbox: o.Inbox, Keys: o.Keys, ByDigest: o.ByDigest, Tickets: o.Tickets, OnEvent: w.event, Log: o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	rules := oneway.Options{Addr: o.Addr}
+	if o.Backend == "udp" {
+		rules.UDPPort = o.Port
+	}
+	if o.Block {
+		if o.Interface == "" {
+			return nil, fmt.Errorf("%w: blocking needs the name of the interface", diode.ErrConfig)
+		}
+		if err := oneway.Block(o.Interface, rules); err != nil {
+			return nil, err
+		}
+	}
+	s, err := link.Listen(link.ReceiverConfig{
+		Backend: o.Backend, Interface: o.Interface, Port: o.Port, Addr: o.Addr, RingBytes: o.Ring, Log: o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if s.Backend() == "udp" {
+		rules.UDPPort = o.Port
+	}
+	before, err := o.prove(s.Backend(), rules)
+	if err != nil {
+		return nil, err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer cancel()
+		return r.Run(gctx, s)
+	})
+	g.Go(func() error { return o.publish(gctx, r, s, w) })
+	err = g.Wait()
+	out := &Received{Counts: r.Counts(), Link: s.Stats(), Status: r.Status()}
+	if before != nil {
+		now, rerr := oneway.ReadCounters(o.Interface)
+		if rerr != nil {
+			return nil, errors.Join(err, rerr)
+		}
+		out.Sent = before.Unchanged(now)
+	}
+	return out, err
+}
+
+// prove looks at every layer, closes the door of this process, and decides.
+func (o ReceiveOptions) prove(backend string, rules oneway.Options) (*oneway.Counters, error) {
+	var layers []oneway.Layer
+	var counters *oneway.Counters
+	if o.Interface == "" {
+		layers = append(layers, oneway.Layer{
+			Name: "interface", State: oneway.Unknown, Required: true, Detail: "no interface is named, so nothing about it can be known",
+			Hint: "name the interface that the link is on",
+		})
+	} else {
+		var err error
+		if layers, err = oneway.Check(o.Interface, rules); err != nil {
+			return nil, err
+		}
+		c, err := oneway.ReadCounters(o.Interface)
+		if err != nil {
+			return nil, err
+		}
+		counters = &c
+	}
+	if err := oneway.Seal(); err != nil {
+		layers = append(layers, oneway.Layer{Name: "seccomp", State: oneway.Missing, Required: true, Detail: err.Error()})
+	} else {
+		sealed, err := oneway.Sealed()
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, sealed)
+	}
+	if o.OnReady != nil {
+		o.OnReady(backend, layers)
+	}
+	if err := oneway.Strict(layers); err != nil && !o.Unproven {
+		return nil, err
+	}
+	return counters, nil
+}
+
+// publish writes the status files, and ends the run where that was asked for.
+func (o ReceiveOptions) publish(ctx context.Context, r *diode.Receiver, s *link.Receiver, w *watch) error {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		err := o.writeStatus(r, s)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return o.writeStatus(r, s)
+		case <-t.C:
+			w.tick(s.Stats().Packets)
+		}
+	}
+}
+
+// status is the receiver's with what the socket knows.
+type status struct {
+	*diode.Status
+	Backend string             `json:"backend"`
+	Socket  link.ReceiverStats `json:"socket"`
+}
+
+func (o ReceiveOptions) writeStatus(r *diode.Receiver, s *link.Receiver) error {
+	st := r.Status()
+	if st == nil {
+		return nil
+	}
+	sock := s.Stats()
+	if o.Status != "" {
+		data, err := json.MarshalIndent(status{st, s.Backend(), sock}, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := replace(o.Status, append(data, '\n')); err != nil {
+			return err
+		}
+	}
+	if o.Metrics != "" {
+		more := fmt.Sprintf("darkdiode_socket_packets_total %d\ndarkdiode_socket_drops_total %d\ndarkdiode_socket_malformed_total %d\n",
+			sock.Packets, sock.KernelDrops, sock.Malformed)
+		if err := replace(o.Metrics, append(st.Metrics(), more...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace writes a file that readers see whole. It need not last.
+func replace(name string, data []byte) error {
+	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".tmp")
+	if err := os.WriteFile(tmp, data, 0o644); err != nil { //nolint:gosec // read by monitoring
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+// A watch ends a run that was asked to end when nothing comes any more.
+type watch struct {
+	idle    time.Duration
+	cancel  context.CancelFunc
+	next    func(diode.Event)
+	packets int64
+	since   time.Time
+}
+
+func (w *watch) event(e diode.Event) {
+	if w.next != nil {
+		w.next(e)
+	}
+}
+
+// tick is called every second with the packets so far.
+func (w *watch) tick(packets int64) {
+	if w.idle == 0 {
+		return
+	}
+	if packets != w.packets {
+		w.packets, w.since = packets, time.Now()
+		return
+	}
+	if packets > 0 && time.Since(w.since) >= w.idle {
+		w.cancel()
+	}
+}

@@ -1,0 +1,447 @@
+package diode
+
+import (
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// packet is where every datagram arrives. It checks, marks and copies; disks
+// and repair are for others.
+func (r *Receiver) packet(p []byte) {
+	c := &r.counts
+	c.packets.Add(1)
+	var h header
+	var payload []byte
+	v := otherKey
+	for _, k := range r.c.Keys {
+		if h, payload, v = k.open(p); v != otherKey {
+			break
+		}
+	}
+	if v != accepted {
+		c.refused(v)
+		return
+	}
+	switch h.kind {
+	case typeSymbol:
+		r.symbol(h, payload, p)
+	case typeDescriptor:
+		r.descriptor(h, payload)
+	case typeHeartbeat:
+		r.heartbeat(payload)
+	default:
+		c.filler.Add(1)
+	}
+}
+
+// hear takes note that the link works; called for control packets, which
+// come ten times a second while anything does.
+func (r *Receiver) hear() {
+	r.heard = time.Now()
+	if !r.up {
+		r.up = true
+		r.c.OnEvent(Event{Kind: LinkUp})
+	}
+}
+
+func (r *Receiver) heartbeat(payload []byte) {
+	hb, err := parseHeartbeat(payload)
+	if err != nil {
+		r.counts.malformed.Add(1)
+		return
+	}
+	r.counts.heartbeats.Add(1)
+	r.hear()
+	r.counts.rate.Store(int64(hb.rate & (1<<63 - 1)))
+	if hb.state == stateLeaving {
+		r.up = false
+		r.c.OnEvent(Event{Kind: SenderGone})
+	}
+}
+
+// descriptor makes a transfer known.
+func (r *Receiver) descriptor(h header, payload []byte) {
+	d, err := parseDescriptor(payload)
+	if err != nil {
+		r.counts.malformed.Add(1)
+		return
+	}
+	r.counts.descriptors.Add(1)
+	r.hear()
+	if r.accepted.set[h.transfer] {
+		return
+	}
+	o := r.transfers[h.transfer]
+	if o == nil {
+		if o = r.attach(h.transfer, d); o == nil {
+			return
+		}
+	}
+	if o.id != d.object() {
+		r.counts.malformed.Add(1) // one number, two objects
+		return
+	}
+	o.heard = r.tick
+	if o.pass != d.pass || !d.ended {
+		o.ended = 0
+	}
+	o.pass, o.passes, o.parity = d.pass, d.passes, d.parity
+	if d.ended {
+		o.ended++
+	}
+}
+
+// tell reports, once, what the last pass has left open. It waits for a second
+// descriptor, since packets may be out of order, and for repairs under way.
+func (r *Receiver) tell(o *object) {
+	if o.left == 0 || o.ended < 2 || o.pass < o.passes || o.told == o.pass {
+		return
+	}
+	if slices.ContainsFunc(o.open, func(g *generation) bool { return g.busy }) {
+		return
+	}
+	o.told = o.pass
+	e := Event{Kind: Incomplete, Object: o.id.String(), Name: o.name, Size: o.size, Missing: o.left}
+	if r.c.Tickets {
+		gaps, err := r.gaps(o)
+		if err != nil {
+			r.c.Log.Warn("read gaps", slog.String("object", o.name), slog.Any("error", err))
+		} else {
+			e.Ticket = newTicket(o.id, gaps).String()
+		}
+	}
+	r.c.OnEvent(e)
+}
+
+// attach finds or makes the object of a transfer; nil: rejected.
+func (r *Receiver) attach(transfer uint64, d *descriptor) *object {
+	if len(r.transfers) >= maxTransfers && !r.forget() {
+		r.counts.rejected.Add(1)
+		return nil
+	}
+	id := d.object()
+	o := r.objects[id]
+	if o == nil {
+		var err error
+		if o, err = r.openObject(id, d); err != nil {
+			r.counts.rejected.Add(1)
+			r.reject(transfer, d, err)
+			return nil
+		}
+	}
+	if !o.transfers[transfer] {
+		if err := o.files.addTransfer(transfer); err != nil {
+			r.fail(err)
+			return nil
+		}
+	}
+	o.transfers[transfer] = true
+	r.transfers[transfer] = o
+	r.early.replay(transfer, func(p []byte) { r.packet(p) })
+	return o
+}
+
+// reject says it once for a transfer, not for each of its descriptors.
+func (r *Receiver) reject(transfer uint64, d *descriptor, err error) {
+	if r.early.rejected(transfer) {
+		return
+	}
+	r.c.OnEvent(Event{Kind: Rejected, Object: d.object().String(), Name: d.name, Size: d.size, Reason: err.Error()})
+}
+
+var errTooMany = errors.New("as many objects as may be are under way")
+
+// openObject takes up an object where an earlier run left it.
+func (r *Receiver) openObject(id objectID, d *descriptor) (*object, error) {
+	if len(r.objects) >= maxObjects && !r.evict() {
+		return nil, errTooMany
+	}
+	files, err := openFiles(r.state, id, d, r.boot)
+	if err != nil {
+		return nil, err
+	}
+	n := d.generations()
+	o := &object{
+		descriptor: *d, id: id, total: n, transfers: map[uint64]bool{}, heard: r.tick, files: files,
+		done: slices.Clone(files.complete), left: n - ones(files.complete, n),
+	}
+	r.objects[id] = o
+	r.c.OnEvent(Event{Kind: Started, Object: id.String(), Name: o.name, Size: o.size, Missing: o.left})
+	if err := r.lookOver(o); err != nil {
+		return nil, err
+	}
+	r.finish(o)
+	return o, nil
+}
+
+// lookOver repairs what an earlier run had received enough of.
+func (r *Receiver) lookOver(o *object) error {
+	maps, err := o.files.numbered("live-", liveName)
+	if err != nil {
+		return err
+	}
+	for _, n := range maps {
+		if bitSet(o.done, n) {
+			continue
+		}
+		if g := r.generation(o, n); g != nil && !g.busy {
+			r.closeGeneration(g)
+		}
+	}
+	return nil
+}
+
+// reopen takes up the objects that an earlier run left, so that the status
+// knows them, and finishes what is whole. They make room at once.
+func (r *Receiver) reopen() error {
+	d, err := r.state.Open(".")
+	if err != nil {
+		return err
+	}
+	names, err := d.Readdirnames(-1)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		p, err := readSmall(r.state, name+"/"+objectFile, controlSize+sha256.Size)
+		if err != nil {
+			continue // the lock, the list, or a folder that says nothing
+		}
+		d, err := parseObject(p)
+		if err != nil || d.object().String() != name || len(r.objects) >= maxObjects {
+			continue
+		}
+		o, err := r.openObject(d.object(), d)
+		if err != nil {
+			return err
+		}
+		o.heard = -quiet
+		// Symbols that come before the next descriptor have their place then.
+		known, err := o.files.knownTransfers()
+		if err != nil {
+			return err
+		}
+		for _, t := range known {
+			if len(r.transfers) < maxTransfers {
+				o.transfers[t], r.transfers[t] = true, o
+			}
+		}
+	}
+	return nil
+}
+
+// evict makes room: the object that has been silent for longest.
+func (r *Receiver) evict() bool {
+	var oldest *object
+	for _, o := range r.objects {
+		if !o.finishing && r.tick-o.heard >= quiet && (oldest == nil || o.heard < oldest.heard) {
+			oldest = o
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	r.closeObject(oldest)
+	return true
+}
+
+// forget drops the transfers of objects that are gone.
+func (r *Receiver) forget() bool {
+	n := len(r.transfers)
+	for t, o := range r.transfers {
+		if r.objects[o.id] != o || len(o.transfers) > 8 && r.tick-o.heard >= quiet {
+			delete(r.transfers, t)
+			delete(o.transfers, t)
+		}
+	}
+	return len(r.transfers) < n
+}
+
+// closeObject lets go of an object; all of it stays on disk.
+func (r *Receiver) closeObject(o *object) {
+	for _, g := range slices.Clone(o.open) {
+		r.closeGeneration(g)
+	}
+	for t := range o.transfers {
+		delete(r.transfers, t)
+	}
+	delete(r.objects, o.id)
+	if r.lastObj == o {
+		r.lastObj = nil
+	}
+	// What is on its way to the disk goes first.
+	r.after(o.files.close)
+}
+
+// symbol places one symbol.
+func (r *Receiver) symbol(h header, payload, whole []byte) {
+	c := &r.counts
+	o := r.lastObj
+	if o == nil || h.transfer != r.last {
+		if o = r.transfers[h.transfer]; o == nil {
+			switch {
+			case r.accepted.set[h.transfer]:
+				c.old.Add(1)
+			case r.early.keep(h.transfer, whole):
+			default:
+				c.early.Add(1)
+			}
+			return
+		}
+		r.last, r.lastObj = h.transfer, o
+	}
+	if int64(h.generation) >= int64(o.total) || int(h.column) >= o.columns || h.row >= allRows || len(payload) != o.payload {
+		c.malformed.Add(1)
+		return
+	}
+	n := int(h.generation)
+	if bitSet(o.done, n) {
+		c.unneeded.Add(1)
+		return
+	}
+	g := r.generation(o, n)
+	if g == nil || g.busy {
+		c.unneeded.Add(1)
+		return
+	}
+	g.used = r.tick
+	r.place(g, h, payload)
+}
+
+// place marks a symbol and hands its bytes on.
+func (r *Receiver) place(g *generation, h header, payload []byte) {
+	c, o := &r.counts, g.object
+	row, column := int(h.row), int(h.column)
+	bit := row*o.columns + column
+	if row < o.k {
+		if bit >= g.symbols {
+			c.malformed.Add(1) // a known zero is never sent
+			return
+		}
+		if !g.data(bit, column) {
+			c.duplicate.Add(1)
+			return
+		}
+		at := int64(bit) * int64(o.payload)
+		r.keep(g, dataSegment, at+int64(g.n)*o.generation(), bit, payload[:min(int64(len(payload)), o.bytes(g.n)-at)])
+	} else {
+		fresh, needed := true, r.parity < r.c.Parity
+		if needed {
+			fresh, needed = g.parity(bit, column)
+		} else {
+			c.spoolFull.Add(1)
+		}
+		switch {
+		case !fresh:
+			c.duplicate.Add(1)
+			return
+		case !needed:
+			c.unneeded.Add(1)
+			return
+		}
+		r.parity += int64(o.payload)
+		r.keep(g, paritySegment, int64(bit-o.k*o.columns)*int64(o.payload), bit, payload)
+	}
+	g.topRow = max(g.topRow, row+1)
+	c.symbols.Add(1)
+	if g.short == 0 {
+		r.repair(g)
+	}
+}
+
+// generation finds an open generation or opens it.
+func (r *Receiver) generation(o *object, n int) *generation {
+	for _, g := range o.open {
+		if g.n == n {
+			return g
+		}
+	}
+	if len(o.open) >= maxOpen {
+		// Not one that is being repaired: that one goes by itself.
+		var oldest *generation
+		for _, g := range o.open {
+			if !g.busy && (oldest == nil || g.used < oldest.used || g.used == oldest.used && g.n < oldest.n) {
+				oldest = g
+			}
+		}
+		if oldest != nil {
+			r.closeGeneration(oldest)
+		}
+	}
+	live, err := openMap(o.files.root, liveName(n), o.id, n, o.geometry)
+	if err != nil {
+		r.fail(err)
+		return nil
+	}
+	g := newGeneration(o, n, live)
+	o.open = append(o.open, g)
+	if g.short == 0 {
+		r.repair(g)
+	}
+	return g
+}
+
+// closeGeneration lets go of a generation that is not whole.
+func (r *Receiver) closeGeneration(g *generation) {
+	g.object.open = slices.DeleteFunc(g.object.open, func(other *generation) bool { return other == g })
+	r.after(g.unmap)
+}
+
+// repair hands a generation that has enough to the worker, behind everything
+// of it that is still to be written.
+func (r *Receiver) repair(g *generation) {
+	g.busy = true
+	r.flush()
+	r.queue <- work{generation: g}
+}
+
+// repaired is called when a generation is whole.
+func (r *Receiver) repaired(g *generation, symbols int) {
+	o := g.object
+	o.open = slices.DeleteFunc(o.open, func(other *generation) bool { return other == g })
+	for _, n := range g.have {
+		r.parity -= int64(n) * int64(o.payload)
+	}
+	// What an earlier run spooled was not counted by this one.
+	r.parity = max(r.parity, 0)
+	r.counts.repaired.Add(int64(symbols))
+	r.counts.generations.Add(1)
+	setRange(o.done, g.n, 1)
+	o.left--
+	r.finish(o)
+}
+
+// finish hands a whole object to the worker.
+func (r *Receiver) finish(o *object) {
+	if o.left > 0 || o.finishing || r.ending {
+		return
+	}
+	o.finishing = true
+	r.queue <- work{object: o}
+}
+
+// finished is called when the object is in the inbox, or was dropped.
+func (r *Receiver) finished(o *object, err error) {
+	// After a wrong digest too: the same bytes would come again.
+	for t := range o.transfers {
+		r.accepted.add(t)
+	}
+	if err == nil {
+		r.counts.objects.Add(1)
+		r.c.OnEvent(Event{Kind: Completed, Object: o.id.String(), Name: o.name, Size: o.size})
+	} else {
+		r.counts.failed.Add(1)
+		r.c.OnEvent(Event{Kind: Failed, Object: o.id.String(), Name: o.name, Size: o.size, Reason: err.Error()})
+	}
+	for t := range o.transfers {
+		delete(r.transfers, t)
+	}
+	delete(r.objects, o.id)
+	if r.lastObj == o {
+		r.lastObj = nil
+	}
+}
