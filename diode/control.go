@@ -2,6 +2,7 @@ package diode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -87,6 +88,27 @@ func (o *sending) checkTicket() error {
 		}
 	}
 	return nil
+}
+
+// Number is how a ticket names an object that is sent with these parameters.
+// It reads the file unless the digest is known.
+func Number(o Object, k, payload, mostColumns int) (_ string, err error) {
+	f, err := os.Open(o.Path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	d := descriptor{geometry: geometry{k: k, payload: payload, columns: columns(info.Size(), k, payload, mostColumns), size: info.Size()}, name: o.Name}
+	if o.Digest != nil {
+		d.digest = *o.Digest
+	} else if d.digest, err = digest(context.Background(), f); err != nil {
+		return "", err
+	}
+	return d.object().short(), nil
 }
 
 // ticket sends what the inside asked for and no more.

@@ -74,7 +74,12 @@ type Sender struct {
 	sent      atomic.Int64
 	bytes     atomic.Int64
 	buf       []byte
+	took      time.Duration
 }
+
+// Took is how long the symbols of the last Send were on their way, without
+// hashing, warm-up and what follows the end.
+func (s *Sender) Took() time.Duration { return s.took }
 
 // A transfer hands out sequence numbers.
 type transfer struct {
@@ -238,6 +243,7 @@ func (s *Sender) passes(ctx context.Context, all []*sending, spool *os.File) err
 	if err := s.filler(ctx, warmUp); err != nil {
 		return err
 	}
+	start := time.Now()
 	for pass := 1; pass <= s.c.Passes+s.c.RepairPasses; pass++ {
 		for _, o := range all {
 			if err := s.pass(ctx, o, pass, spool); err != nil {
@@ -245,6 +251,7 @@ func (s *Sender) passes(ctx context.Context, all []*sending, spool *os.File) err
 			}
 		}
 	}
+	s.took = time.Since(start)
 	if err := s.short(ctx, all, spool); err != nil {
 		return err
 	}

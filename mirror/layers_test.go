@@ -70,8 +70,8 @@ var mayImport = map[string][]string{
 	"diode/link":         {},
 	"diode/oneway":       {},
 	"diode":              {"diode/fec"},
-	"diode/endpoint":     {"diode", "diode/fec", "diode/link", "diode/oneway"},
-	"cmd/darkdiode":      {"diode", "diode/endpoint", "diode/fec", "diode/oneway"},
+	"diode/linkend":      {"diode", "diode/fec", "diode/link", "diode/oneway"},
+	"cmd/darkdiode":      {"diode", "diode/linkend", "diode/fec", "diode/oneway"},
 	"mirror":             {"mirror/artifact", "mirror/store", "mirror/ledger", "scan", "bundle"},
 	"mirror/config":      {"mirror/artifact", "mirror/fetch", "mirror/files", "pypi", "apt", "oci", "models", "scan", "bundle"},
 	"cmd/darkmirror":     {"*"},
@@ -93,6 +93,7 @@ var mayImport = map[string][]string{
 	"bench/upstream":         {"apt/apttest"},
 	"diode/diodetest":        {},
 	"bench/diode/relay":      {"diode/diodetest"},
+	"bench/diode/plain":      {},
 	"bench/ocicopy":          {"mirror/artifact", "mirror/fetch", "mirror/store", "oci", "oci/remote", "oci/spec"},
 }
 

@@ -17,7 +17,7 @@ import (
 	"syscall"
 
 	"github.com/darkmirror/darkmirror/diode"
-	"github.com/darkmirror/darkmirror/diode/endpoint"
+	"github.com/darkmirror/darkmirror/diode/linkend"
 	"github.com/darkmirror/darkmirror/diode/oneway"
 )
 
@@ -102,7 +102,7 @@ func classify(ctx context.Context, err error) int {
 	if _, ok := errors.AsType[*partialError](err); ok {
 		return exitPartial
 	}
-	if _, ok := errors.AsType[*endpoint.NeighbourError](err); ok {
+	if _, ok := errors.AsType[*linkend.NeighbourError](err); ok {
 		return exitUnreachable
 	}
 	if _, ok := errors.AsType[*oneway.NotSealedError](err); ok {
@@ -124,7 +124,7 @@ func classify(ctx context.Context, err error) int {
 }
 
 func hint(err error) string {
-	if e, ok := errors.AsType[*endpoint.NeighbourError](err); ok {
+	if e, ok := errors.AsType[*linkend.NeighbourError](err); ok {
 		return e.Hint + "\n      or --blind, where the link needs no neighbour entry"
 	}
 	if _, ok := errors.AsType[*oneway.NotSealedError](err); ok {

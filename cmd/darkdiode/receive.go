@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/darkmirror/darkmirror/diode"
-	"github.com/darkmirror/darkmirror/diode/endpoint"
+	"github.com/darkmirror/darkmirror/diode/linkend"
 	"github.com/darkmirror/darkmirror/diode/oneway"
 )
 
@@ -47,7 +47,7 @@ func receive(ctx context.Context, args []string, out, errs io.Writer) error {
 	fs.Var(&f.keys, "key", "link key `FILE`; may be given twice, while a key is being changed")
 	fs.StringVar(&f.iface, "interface", "", "the interface that the link is on")
 	fs.StringVar(&f.addr, "address", "", "take only packets for this `ADDRESS`")
-	fs.UintVar(&f.port, "port", endpoint.DefaultPort, "UDP port")
+	fs.UintVar(&f.port, "port", linkend.DefaultPort, "UDP port")
 	fs.StringVar(&f.backend, "backend", "auto", "packet: read the interface, as root or with CAP_NET_RAW; udp: a plain socket")
 	fs.IntVar(&f.ring, "ring", 0, "bytes of the ring or socket buffer (default 128 MiB)")
 	fs.StringVar(&f.status, "status", "", "JSON `FILE` that is replaced every second")
@@ -81,14 +81,14 @@ func receive(ctx context.Context, args []string, out, errs io.Writer) error {
 		}
 		fmt.Fprintf(errs, "ready; back end %s, port %d, inbox %s\n", backend, f.port, f.inbox)
 	}
-	got, err := endpoint.Receive(ctx, o)
+	got, err := linkend.Receive(ctx, o)
 	if err != nil {
 		return err
 	}
 	return f.sum(got, failed.Load())
 }
 
-func (f *receiveFlags) options(errs io.Writer) (o endpoint.ReceiveOptions, err error) {
+func (f *receiveFlags) options(errs io.Writer) (o linkend.ReceiveOptions, err error) {
 	if f.inbox == "" {
 		return o, fmt.Errorf("%w: --inbox is missing", diode.ErrConfig)
 	}
@@ -149,7 +149,7 @@ func (f *receiveFlags) print(out, errs io.Writer, e diode.Event) {
 }
 
 // sum decides the exit code of a run that ended.
-func (f *receiveFlags) sum(got *endpoint.Received, failed int64) error {
+func (f *receiveFlags) sum(got *linkend.Received, failed int64) error {
 	if got.Sent != nil {
 		return fmt.Errorf("something was sent on %s while this ran: %w", f.iface, got.Sent)
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/darkmirror/darkmirror/diode"
-	"github.com/darkmirror/darkmirror/diode/endpoint"
 	"github.com/darkmirror/darkmirror/diode/fec"
+	"github.com/darkmirror/darkmirror/diode/linkend"
 )
 
 type sendFlags struct {
@@ -74,7 +74,7 @@ func send(ctx context.Context, args []string, out, errs io.Writer) error {
 			fmt.Fprintf(errs, "sent %.1f GB with parity, of %.1f GB\n", float64(sent)/1e9, float64(total)/1e9)
 		}
 	}
-	sent, err := endpoint.Send(ctx, o, objects)
+	sent, err := linkend.Send(ctx, o, objects)
 	if err != nil {
 		return err
 	}
@@ -89,17 +89,17 @@ func send(ctx context.Context, args []string, out, errs io.Writer) error {
 	return err
 }
 
-func (f *sendFlags) options(errs io.Writer) (o endpoint.SendOptions, err error) {
+func (f *sendFlags) options(errs io.Writer) (o linkend.SendOptions, err error) {
 	if o.To, err = netip.ParseAddrPort(f.to); err != nil {
-		return o, fmt.Errorf("%w: --to %q: want an address and a port, as 192.0.2.2:%d", diode.ErrConfig, f.to, endpoint.DefaultPort)
+		return o, fmt.Errorf("%w: --to %q: want an address and a port, as 192.0.2.2:%d", diode.ErrConfig, f.to, linkend.DefaultPort)
 	}
 	if f.rate == "" {
 		return o, fmt.Errorf("%w: --rate is missing: what is sent faster than the other side takes it is lost", diode.ErrConfig)
 	}
-	if o.Rate, err = endpoint.ParseRate(f.rate); err != nil {
+	if o.Rate, err = linkend.ParseRate(f.rate); err != nil {
 		return o, err
 	}
-	if o.Loss, err = endpoint.ParseShare(f.loss); err != nil {
+	if o.Loss, err = linkend.ParseShare(f.loss); err != nil {
 		return o, err
 	}
 	if f.passes < 1 {
@@ -120,7 +120,7 @@ func (f *sendFlags) objects(args []string) ([]diode.Object, error) {
 	if len(args) == 0 {
 		return nil, fmt.Errorf("%w: name at least one file or folder", diode.ErrConfig)
 	}
-	objects, err := endpoint.Objects(args)
+	objects, err := linkend.Objects(args)
 	if err != nil {
 		return nil, err
 	}

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/darkmirror/darkmirror/diode"
+	"github.com/darkmirror/darkmirror/diode/linkend"
+	"github.com/darkmirror/darkmirror/diode/oneway"
 	"github.com/darkmirror/darkmirror/mirror"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
@@ -32,10 +36,10 @@ var (
 	exitUsage       = exitClass{2, "config", "usage or configuration", isUsage}
 	exitPartial     = exitClass{3, "partial", "done, some items missing", isA[*mirror.PartialError]}
 	exitPolicy      = exitClass{4, "policy", "held back by scan policy, or a scanner is not ready", isPolicy}
-	exitIntegrity   = exitClass{5, "integrity", "integrity or signature refused", isClass(artifact.ErrIntegrity)}
+	exitIntegrity   = exitClass{5, "integrity", "integrity or signature refused", isClass(artifact.ErrIntegrity, diode.ErrDigest)}
 	exitSequence    = exitClass{6, "sequence", "sequence: gap, replay, expired", isClass(artifact.ErrSequence)}
-	exitUnreachable = exitClass{7, "unreachable", "upstream or target unreachable", isClass(artifact.ErrUnavailable)}
-	exitLocked      = exitClass{8, "locked", "another run holds the lock", isClass(ledger.ErrLocked)}
+	exitUnreachable = exitClass{7, "unreachable", "upstream or target unreachable", isUnreachable}
+	exitLocked      = exitClass{8, "locked", "another run holds the lock", isClass(ledger.ErrLocked, diode.ErrLocked)}
 	exitSpace       = exitClass{9, "space", "not enough space", isSpace}
 	exitChanges     = exitClass{10, "changes", "changes present (plan --exit-code only)", isClass(errChanges)}
 	exitInterrupted = exitClass{130, "interrupted", "interrupted", isClass(context.Canceled)}
@@ -75,12 +79,20 @@ func isA[T error](err error) bool {
 	return ok
 }
 
-func isClass(class error) func(error) bool {
-	return func(err error) bool { return errors.Is(err, class) }
+func isClass(classes ...error) func(error) bool {
+	return func(err error) bool {
+		return slices.ContainsFunc(classes, func(class error) bool { return errors.Is(err, class) })
+	}
+}
+
+// isUnreachable: an upstream or target, or the other end of the link.
+func isUnreachable(err error) bool {
+	return errors.Is(err, artifact.ErrUnavailable) || isA[*linkend.NeighbourError](err)
 }
 
 func isUsage(err error) bool {
-	return isA[*usageError](err) || isA[config.Problems](err) || errors.Is(err, fetch.ErrHost) || errors.Is(err, pypi.ErrLock)
+	return isA[*usageError](err) || isA[config.Problems](err) || errors.Is(err, fetch.ErrHost) || errors.Is(err, pypi.ErrLock) ||
+		errors.Is(err, diode.ErrConfig) || errors.Is(err, oneway.ErrNotSealed)
 }
 
 // isPolicy: something is held back, or an engine could not judge.
@@ -90,7 +102,7 @@ func isPolicy(err error) bool {
 
 func isSpace(err error) bool {
 	// The SpaceErrors of mirror and store match ENOSPC too.
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, diode.ErrSpace) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // classify gives the row of an error.

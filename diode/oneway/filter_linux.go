@@ -84,7 +84,7 @@ func filter(m *arch.Info, sockets []int) ([]bpf.Instruction, error) {
 	}
 	// Calls that are newer than the table could send in ways not thought of;
 	// those of the x32 ABI, which shares amd64's name, have high numbers too.
-	newest := uint32(slices.Max(slices.Collect(maps.Keys(m.SyscallNumbers)))) //nolint:gosec // a system call's
+	newest := uint32(slices.Max(slices.Collect(maps.Keys(m.SyscallNumbers))))
 	p := []bpf.Instruction{
 		load(offArch),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(m.ID), SkipTrue: 1},
@@ -124,7 +124,7 @@ func appendIf(p []bpf.Instruction, m *arch.Info, name string, body []bpf.Instruc
 	if !ok {
 		return p
 	}
-	p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: n, SkipFalse: uint8(len(body))}) //nolint:gosec // bounded by maxSockets
+	p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: n, SkipFalse: uint8(len(body))})
 	return append(p, body...)
 }
 
@@ -132,7 +132,7 @@ func appendIf(p []bpf.Instruction, m *arch.Info, name string, body []bpf.Instruc
 func onFiles(arg uint32, fds []int, answer uint32) []bpf.Instruction {
 	p := []bpf.Instruction{load(offArgs + 8*arg)}
 	for _, fd := range fds {
-		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(fd), SkipFalse: 1}, bpf.RetConstant{Val: answer}) //nolint:gosec // a descriptor
+		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(fd), SkipFalse: 1}, bpf.RetConstant{Val: answer})
 	}
 	return append(p, bpf.RetConstant{Val: allow})
 }
@@ -141,5 +141,5 @@ func load(offset uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offset, 
 
 func number(m *arch.Info, name string) (uint32, bool) {
 	n, ok := m.SyscallNames[name]
-	return uint32(n), ok //nolint:gosec // a system call's
+	return uint32(n), ok
 }

@@ -50,7 +50,7 @@ func Block(iface string, o Options) error {
 		return fmt.Errorf("block %s: the loopback interface is no link, and the host needs it: name the interface of the link", iface)
 	}
 	// The drop comes first: what the other two make the kernel send is lost.
-	if err := install(iface, o); err != nil {
+	if err := install(tableName(iface), iface, o); err != nil {
 		return fmt.Errorf("block %s: %w", iface, explain(err))
 	}
 	if err := arpOff(iface); err != nil {
@@ -84,12 +84,12 @@ func Unblock(iface string) error {
 }
 
 // install is one transaction: at no time is there no table, once there is one.
-func install(iface string, o Options) error {
+func install(table, device string, o Options) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	t := &nftables.Table{Name: tableName(iface), Family: nftables.TableFamilyNetdev}
+	t := &nftables.Table{Name: table, Family: nftables.TableFamilyNetdev}
 	c.AddTable(t)
 	c.DelTable(t)
 	c.AddTable(t)
@@ -104,7 +104,7 @@ func install(iface string, o Options) error {
 		drop := nftables.ChainPolicyDrop
 		ch := c.AddChain(&nftables.Chain{
 			Name: w.name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: w.hook,
-			Priority: nftables.ChainPriorityFirst, Policy: &drop, Device: iface,
+			Priority: nftables.ChainPriorityFirst, Policy: &drop, Device: device,
 		})
 		for _, r := range w.rules {
 			c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: r})
@@ -164,7 +164,7 @@ func protocolIs(etherType uint16) []expr.Any {
 
 func headerIs(offset uint32, want []byte) []expr.Any {
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(want))}, //nolint:gosec // 1 to 16
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(want))},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: want},
 	}
 }

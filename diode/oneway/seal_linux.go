@@ -55,7 +55,7 @@ func loadFilter(raw []bpf.RawInstruction) error {
 	for i, r := range raw {
 		prog[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
-	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]} //nolint:gosec // some hundred
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	// The thread that promises no_new_privs has to be the one that asks; the
 	// kernel hands both to the others.
 	runtime.LockOSThread()
@@ -64,7 +64,7 @@ func loadFilter(raw []bpf.RawInstruction) error {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
 	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(seccomp.FilterFlagTSync),
-		uintptr(unsafe.Pointer(&fprog))) //nolint:gosec // the kernel's interface
+		uintptr(unsafe.Pointer(&fprog)))
 	runtime.KeepAlive(prog)
 	switch {
 	case errno != 0:

@@ -1,4 +1,4 @@
-package endpoint
+package linkend
 
 import (
 	"context"
@@ -82,7 +82,7 @@ type Sent struct {
 	Packets int64
 	Bytes   int64 // of datagrams
 	Mode    string
-	Took    time.Duration
+	Took    time.Duration // of the files, without warm-up and what follows
 }
 
 // Send sends objects. Nil means that every packet has left.
@@ -117,12 +117,22 @@ func Send(ctx context.Context, o SendOptions, objects []diode.Object) (_ *Sent, 
 	if err != nil {
 		return nil, err
 	}
-	start := time.Now()
 	if err := s.Send(ctx, objects); err != nil {
 		return nil, err
 	}
 	st := symbols.Stats()
-	return &Sent{Plan: plan, Packets: st.Packets, Bytes: st.Bytes, Mode: symbols.Mode(), Took: time.Since(start)}, nil
+	return &Sent{Plan: plan, Packets: st.Packets, Bytes: st.Bytes, Mode: symbols.Mode(), Took: s.Took()}, nil
+}
+
+// IsAbout reports whether a ticket is about an object that is sent with these
+// options. It reads the file.
+func IsAbout(o SendOptions, t *diode.Ticket, ob diode.Object) (bool, error) {
+	plan, err := o.Plan()
+	if err != nil {
+		return false, err
+	}
+	short, err := diode.Number(ob, plan.Profile.K, plan.Payload, plan.Columns)
+	return short == t.Object, err
 }
 
 // Objects lists what arguments name: a file by its own name, a folder as all

@@ -1,4 +1,4 @@
-package endpoint
+package linkend
 
 import (
 	"context"
@@ -64,7 +64,7 @@ func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w := &watch{idle: o.UntilIdle, cancel: cancel, next: o.OnEvent}
-	r, err := diode.NewReceiver(diode.ReceiverConfig{
+	r, err := openInbox(ctx, diode.ReceiverConfig{
 		Inbox: o.Inbox, Keys: o.Keys, ByDigest: o.ByDigest, Tickets: o.Tickets, OnEvent: w.event, Log: o.Log,
 	})
 	if err != nil {
@@ -113,6 +113,27 @@ func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 		out.Sent = before.Unchanged(now)
 	}
 	return out, err
+}
+
+// A receiver that was killed holds its lock until the kernel has taken its
+// memory apart.
+const (
+	lockTries = 50
+	lockWait  = 100 * time.Millisecond
+)
+
+func openInbox(ctx context.Context, c diode.ReceiverConfig) (*diode.Receiver, error) {
+	for try := 1; ; try++ {
+		r, err := diode.NewReceiver(c)
+		if !errors.Is(err, diode.ErrLocked) || try == lockTries {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(lockWait):
+		}
+	}
 }
 
 // prove looks at every layer, closes the door of this process, and decides.

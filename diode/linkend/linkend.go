@@ -10,7 +10,7 @@
 //     holds, unless it was told to go on without.
 //   - A sender sends nothing before it knows that packets can leave without an
 //     answer from the other side, unless it was told so too.
-package endpoint
+package linkend
 
 import (
 	"fmt"
