@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -171,13 +172,17 @@ func linkKey(file string) (*diode.Key, error) {
 // shipments finds what to send. The ledger is only looked at: a transfer may
 // take a night, and exports go on meanwhile.
 func (a *app) shipments(cfg *config.Config, args []string, o *sendOptions) (list []shipment, err error) {
+	var all []ledger.Sealed
 	led, err := ledger.OpenReadOnly(ledgerFile(cfg))
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // nothing was ever sealed
+	case err != nil:
 		return nil, err
-	}
-	all, err := led.Sealed(cfg.Stream)
-	if err = errors.Join(err, led.Close()); err != nil {
-		return nil, err
+	default:
+		all, err = led.Sealed(cfg.Stream)
+		if err = errors.Join(err, led.Close()); err != nil {
+			return nil, err
+		}
 	}
 	wanted := make(map[uint64]bool)
 	for _, arg := range args {

@@ -240,7 +240,14 @@ func hint(err error) string {
 			return h
 		}
 	}
+	if n, ok := errors.AsType[*linkend.NeighbourError](err); ok {
+		return n.Hint + "\nor set link.blind, where the link needs no neighbour entry"
+	}
 	switch {
+	case errors.Is(err, oneway.ErrNotSealed):
+		return "link.block sets what can be set, as root; link.unproven goes on without the proof"
+	case errors.Is(err, diode.ErrIncomplete):
+		return "outside, run darkmirror send again, with --ticket or --volume if little is missing; what arrived is kept"
 	case isA[*usageError](err):
 		_, h := usageHint(err)
 		return h

@@ -116,7 +116,7 @@ func TestScript(t *testing.T) {
 			"json":     lookInto,
 			"get":      command("get STATUS URL [HEADER]", 2, 3, get),
 			"freeport": command("freeport VAR", 1, 1, freePort),
-			"waitfor":  command("waitfor ADDR | waitfor request NAME", 1, 2, waitFor),
+			"waitfor":  command("waitfor ADDR | waitfor request NAME | waitfor file NAME", 1, 2, waitFor),
 			"send":     command("send METHOD STATUS URL [HEADER]", 3, 4, send),
 			"blob":     command("blob STORE DIGEST", 2, 2, blobFile),
 			"registry": registryCommand,
@@ -725,14 +725,30 @@ func get(ts *testscript.TestScript, args []string) {
 func freePort(ts *testscript.TestScript, args []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
-	ts.Setenv(args[0], l.Addr().String())
+	addr := l.Addr().String()
+	ts.Setenv(args[0], addr)
+	ts.Setenv(args[0]+"_PORT", addr[strings.LastIndexByte(addr, ':')+1:])
 	ts.Check(l.Close())
 }
 
 // patience is long: the machine may be busy.
 const patience = 20 * time.Second
 
+// waitForFile waits for a file to be there.
+func waitForFile(ts *testscript.TestScript, name string) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(name)); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s did not appear", name)
+}
+
 func waitFor(ts *testscript.TestScript, args []string) {
+	if args[0] == "file" {
+		waitForFile(ts, args[1])
+		return
+	}
 	ready := func() bool {
 		c, err := net.Dial("tcp", args[0])
 		return err == nil && c.Close() == nil

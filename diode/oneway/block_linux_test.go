@@ -392,6 +392,17 @@ func TestCheckBlocked(t *testing.T) {
 	}
 }
 
+// In a lab: if it were not refused, it would silence the host.
+func TestBlockLoopback(t *testing.T) {
+	newLab(t)
+	if err := Block("lo", Options{}); err == nil || !strings.Contains(err.Error(), "loopback") {
+		t.Errorf("got %v", err)
+	}
+	if rules, _, err := inspect("lo"); rules != nil || err != nil {
+		t.Errorf("lo has %+v, %v", rules, err)
+	}
+}
+
 func block(t *testing.T, o Options) {
 	t.Helper()
 	if err := Block("rx0", o); err != nil {
