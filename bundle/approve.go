@@ -14,12 +14,12 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
-// An Approval is what a person approves.
+// An Approval is what a person approves or co-signs.
 type Approval struct {
 	// ID is the bundle that the person was shown. A folder that holds
 	// another by now is refused.
 	ID artifact.Digest
-	// Now is the time of the approval; an expired bundle is refused, and so
+	// Now is the time of signing; an expired bundle is refused, and so
 	// is one that has not at least MinLeft to go.
 	Now     time.Time
 	MinLeft time.Duration
@@ -35,12 +35,24 @@ type Approval struct {
 // approve. A kill at any step leaves the envelope before or the one after, and
 // a rerun finishes. The caller keeps other writers away from the folder.
 func Approve(dir string, signer Signer, t Trust, a Approval) (*Report, error) {
+	return countersign(dir, signer, RoleApprover, t, a)
+}
+
+// CoSign adds the signature of a further exporter, as [Approve] adds an
+// approver's and with the same promises. The trust must hold the signer's key
+// as an exporter's, and that of an exporter who has signed already.
+func CoSign(dir string, signer Signer, t Trust, a Approval) (*Report, error) {
+	return countersign(dir, signer, RoleExporter, t, a)
+}
+
+// countersign adds a signature in a role.
+func countersign(dir string, signer Signer, role Role, t Trust, a Approval) (*Report, error) {
 	if a.ID == (artifact.Digest{}) || a.Now.IsZero() {
-		return nil, errors.New("approve bundle: the bundle's id and the time are needed")
+		return nil, errors.New("sign bundle: the bundle's id and the time are needed")
 	}
 	// How many must sign is the inside's business.
-	t.Approvals = 0
-	keys, err := approver(signer, t)
+	t.Exporters, t.Approvals = 0, 0
+	keys, err := countersigner(signer, role, t)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +65,7 @@ func Approve(dir string, signer Signer, t Trust, a Approval) (*Report, error) {
 		return nil, err
 	}
 	// The signer's key is trusted while this is looked at, so that a forged
-	// signature under its id is refused and not taken for an approval.
+	// signature under its id is refused and not taken for its own.
 	t.Keys = keys
 	rep, err := e.verify(payload, t)
 	if err != nil {
@@ -93,37 +105,37 @@ func Approve(dir string, signer Signer, t Trust, a Approval) (*Report, error) {
 	return rep, nil
 }
 
-// approver checks that the signer may approve and returns the keys of the
-// trust with its own among them.
-func approver(s Signer, t Trust) ([]TrustedKey, error) {
+// countersigner checks that the signer may sign in the role and returns the
+// keys of the trust with its own among them.
+func countersigner(s Signer, role Role, t Trust) ([]TrustedKey, error) {
 	if s.Signer == nil {
-		return nil, errors.New("approve bundle: no signing key")
+		return nil, errors.New("sign bundle: no signing key")
 	}
 	id := KeyID(s.Public())
 	if id == "" {
-		return nil, fmt.Errorf("approving key %s: %T is not supported, want Ed25519", s.Name, s.Public())
+		return nil, fmt.Errorf("signing key %s: %s is not supported, want %s", s.Name, algorithm(s.Public()), algorithms)
 	}
 	if _, err := t.index(); err != nil {
 		return nil, err
 	}
 	known := slices.IndexFunc(t.Keys, func(k TrustedKey) bool { return KeyID(k.Public) == id })
 	switch {
-	case known >= 0 && t.Keys[known].Role != RoleApprover:
-		return nil, refusal(CodeKey, "approving key "+clip(s.Name), "it is trusted as "+string(t.Keys[known].Role)+" and a key has one role", nil)
+	case known >= 0 && t.Keys[known].Role != role:
+		return nil, refusal(CodeKey, string(role)+"'s key "+clip(s.Name), "it is trusted as "+string(t.Keys[known].Role)+" and a key has one role", nil)
 	case known >= 0:
 		return t.Keys, nil
-	case t.approvers() > 0:
-		r := refusal(CodeKey, "approving key "+clip(s.Name), "it is not one of the trusted approvers' keys", nil)
+	case t.count(role) > 0:
+		r := refusal(CodeKey, string(role)+"'s key "+clip(s.Name), "it is not one of the trusted "+string(role)+"s' keys", nil)
 		r.Got = "key " + shortID(id)
 		return nil, r
 	}
-	return append(slices.Clone(t.Keys), TrustedKey{Name: s.Name, Role: RoleApprover, Public: s.Public()}), nil
+	return append(slices.Clone(t.Keys), TrustedKey{Name: s.Name, Role: role, Public: s.Public()}), nil
 }
 
 // check compares what is there with what the person saw, and with the time.
 func (a Approval) check(m *Manifest, id artifact.Digest) error {
 	if id != a.ID {
-		r := refusal(CodeApproval, m.String(), "it is not the bundle that was shown for approval", nil)
+		r := refusal(CodeApproval, m.String(), "it is not the bundle that was shown", nil)
 		r.Want, r.Got = a.ID.String(), id.String()
 		return r
 	}
@@ -151,7 +163,7 @@ func (e *envelope) add(payload []byte, s Signer) error {
 	if len(e.Signatures) == maxSignatures {
 		return refusal(CodeApproval, envelopeName, fmt.Sprintf("it has %d signatures already, the most that a reader accepts", maxSignatures), nil)
 	}
-	sig, err := signPayload(payload, s)
+	sig, err := sign(s, PAE(PayloadType, payload))
 	if err != nil {
 		return err
 	}
@@ -172,16 +184,16 @@ func readEnvelope(dir string) (_ []byte, err error) {
 	return data, nil
 }
 
-// replaceEnvelope removes what a killed approval left and puts the new
+// replaceEnvelope removes what a killed run left and puts the new
 // envelope in the place of the old one.
 func replaceEnvelope(dir string, data []byte) error {
 	failpoint.Here("bundle.approval-signed")
 	if err := durable.Sweep(dir); err != nil {
-		return fmt.Errorf("approve bundle: %w", err)
+		return fmt.Errorf("sign bundle: %w", err)
 	}
 	failpoint.Here("bundle.approval-swept")
 	if err := durable.WriteFile(filepath.Join(dir, envelopeName), data, fileMode); err != nil {
-		return fmt.Errorf("approve bundle: %w", err)
+		return fmt.Errorf("sign bundle: %w", err)
 	}
 	failpoint.Here("bundle.approval-written")
 	return nil

@@ -311,9 +311,119 @@ func TestApprovalThreshold(t *testing.T) {
 
 func signatureOf(t testing.TB, s Signer, payload []byte) string {
 	t.Helper()
-	sig, err := signPayload(payload, s)
+	sig, err := sign(s, PAE(PayloadType, payload))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return base64.StdEncoding.EncodeToString(sig)
+}
+
+// What a hostile medium may try to pass the threshold of exporters.
+func TestExporterThreshold(t *testing.T) {
+	a, keyA := testSigner(t, "exporter-a")
+	b, keyB := ecSigner(t, "exporter-b")
+	c, keyC := testSigner(t, "exporter-c")
+	p, keyP := approverKey(t, "approver-a")
+	x, _ := testSigner(t, "stranger")
+	body := []byte("{}")
+	trust := Trust{Keys: []TrustedKey{keyA, keyB, keyC, keyP}}
+	for name, tc := range map[string]struct {
+		exporters, approvals int
+		data                 []byte
+		want, text           string
+	}{
+		"not asked":              {0, 0, signed(t, body, nil, a), "", ""},
+		"one":                    {1, 0, signed(t, body, nil, b), "", ""},
+		"two":                    {2, 0, signed(t, body, nil, a, b), "", ""},
+		"more than asked":        {2, 0, signed(t, body, nil, c, a, b), "", ""},
+		"two and an approver":    {2, 1, signed(t, body, nil, a, p, b), "", ""},
+		"one of two":             {2, 0, signed(t, body, nil, a), CodeThreshold, "want signatures of 2 exporters, got 1 (exporter-a)"},
+		"two of three":           {3, 0, signed(t, body, nil, b, a), CodeThreshold, "want signatures of 3 exporters, got 2 (exporter-b, exporter-a)"},
+		"approver is none":       {2, 0, signed(t, body, nil, a, p), CodeThreshold, "got 1 (exporter-a)"},
+		"stranger is none":       {2, 0, signed(t, body, nil, a, x), CodeThreshold, "got 1 (exporter-a)"},
+		"none of two":            {2, 0, signed(t, body, nil, x), CodeKey, "no signature of a trusted exporter key"},
+		"threshold, then people": {2, 1, signed(t, body, nil, a), CodeThreshold, "exporters"},
+		"key twice":              {2, 0, signed(t, body, nil, a, a), CodeKey, "twice"},
+		"key under another id":   {2, 0, signed(t, body, func(v *envelope) { v.Signatures[1].KeyID = strings.ToUpper(v.Signatures[1].KeyID) }, b, b), CodeThreshold, "got 1 (exporter-b)"},
+		"under c's id":           {2, 0, signed(t, body, func(v *envelope) { v.Signatures[1].KeyID = KeyID(keyC.Public) }, a, a), CodeSignature, "exporter-c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			trust := trust
+			trust.Exporters, trust.Approvals = tc.exporters, tc.approvals
+			rep, err := verifyBytes(tc.data, trust)
+			if tc.want != "" {
+				wantCode(t, err, tc.want)
+				if rep != nil || !strings.Contains(err.Error(), tc.text) {
+					t.Errorf("%v %v, want %s", rep, err, tc.text)
+				}
+				return
+			}
+			if err != nil || len(rep.SignedBy) < tc.exporters {
+				t.Fatal(rep, err)
+			}
+			if said := slices.ContainsFunc(rep.Steps, func(s string) bool { return strings.HasPrefix(s, "exporters: ") }); said != (tc.exporters > 1) {
+				t.Errorf("steps %q", rep.Steps)
+			}
+		})
+	}
+	// A threshold that nobody can reach, or none at all, is a mistake.
+	for _, n := range []int{-1, 4} {
+		trust.Exporters = n
+		_, err := verifyBytes(signed(t, body, nil, a, b, c), trust)
+		wantCode(t, err, CodeKey)
+	}
+}
+
+func TestCoSign(t *testing.T) {
+	f := sealSmall(t, t.TempDir())
+	before := tree(t, f.sealed.Dir)
+	b, keyB := ecSigner(t, "exporter-b")
+	p, keyP := approverKey(t, "approver-a")
+	two := Trust{Keys: []TrustedKey{f.trust.Keys[0], keyB, keyP}, Exporters: 2}
+	_, err := verifyDir(t, f.sealed.Dir, two)
+	wantCode(t, err, CodeThreshold)
+
+	refused := func(want string, s Signer, trust Trust, a Approval) {
+		t.Helper()
+		rep, err := CoSign(f.sealed.Dir, s, trust, a)
+		wantCode(t, err, want)
+		if diff := cmp.Diff(before, tree(t, f.sealed.Dir)); rep != nil || diff != "" {
+			t.Fatalf("something was written: %s", diff)
+		}
+	}
+	refused(CodeKey, b, f.trust, f.approval())
+	refused(CodeKey, p, two, f.approval())
+	refused(CodeKey, b, Trust{Keys: []TrustedKey{keyB}}, f.approval())
+	refused(CodeApproval, b, two, Approval{ID: artifact.Sum([]byte("x")), Now: f.m.Issued})
+	refused(CodeExpired, b, two, Approval{ID: f.sealed.ID, Now: f.m.Expires})
+
+	rep, err := CoSign(f.sealed.Dir, b, two, f.approval())
+	if err != nil || !slices.Equal(rep.SignedBy, []string{"exporter-a", "exporter-b"}) || rep.ID != f.sealed.ID {
+		t.Fatal(rep, err)
+	}
+	once := tree(t, f.sealed.Dir)
+	if _, err := CoSign(f.sealed.Dir, b, two, f.approval()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(once, tree(t, f.sealed.Dir)); diff != "" {
+		t.Fatal(diff)
+	}
+	if rep, err := verifyDir(t, f.sealed.Dir, two); err != nil || !slices.Equal(rep.SignedBy, []string{"exporter-a", "exporter-b"}) || len(rep.ApprovedBy) != 0 {
+		t.Fatal(rep, err)
+	}
+	// An approver comes after both; how many exporters are asked for is no
+	// concern of approving.
+	f.trust = Trust{Keys: two.Keys, Exporters: 2, Approvals: 1}
+	mustApprove(t, f, p)
+	if err := copyAll(t.Context(), f.openBundle(t), f.content); err != nil {
+		t.Fatal(err)
+	}
+	// Who knows the first exporter alone reads it as before.
+	if rep, err := verifyDir(t, f.sealed.Dir, Trust{Keys: two.Keys[:1]}); err != nil || len(rep.Unknown) != 2 {
+		t.Fatal(rep, err)
+	}
+	// What was sealed is still what an exporter started again finds.
+	if again := sealSmall(t, f.outbox); again.sealed.Dir != f.sealed.Dir {
+		t.Fatal(again.sealed.Dir)
+	}
 }

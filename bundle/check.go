@@ -48,7 +48,9 @@ func (r *Reader) Check(ctx context.Context, onEvent func(artifact.Event)) (warni
 	if err != nil {
 		return nil, err
 	}
-	return c.result()
+	warnings, err = c.result()
+	beside, more := r.checkBeside(ctx)
+	return append(warnings, beside...), errors.Join(err, more)
 }
 
 // A checker streams volumes past two hashers. As with [sealer], each group of

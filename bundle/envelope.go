@@ -1,9 +1,6 @@
 package bundle
 
 import (
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,6 +14,9 @@ import (
 
 // PayloadType is what a bundle's envelope holds.
 const PayloadType = "application/vnd.darkmirror.bundle.v1+json"
+
+// trialType is what [CheckSigner] signs.
+const trialType = "application/vnd.darkmirror.trial.v1+json"
 
 type envelope struct {
 	PayloadType string      `json:"payloadType"`
@@ -44,7 +44,7 @@ func PAE(typ string, body []byte) []byte {
 
 // signEnvelope wraps payload.
 func signEnvelope(payload []byte, s Signer) ([]byte, error) {
-	sig, err := signPayload(payload, s)
+	sig, err := sign(s, PAE(PayloadType, payload))
 	if err != nil {
 		return nil, err
 	}
@@ -53,27 +53,6 @@ func signEnvelope(payload []byte, s Signer) ([]byte, error) {
 		Payload:     base64.StdEncoding.EncodeToString(payload),
 		Signatures:  []signature{{KeyID: KeyID(s.Public()), Sig: base64.StdEncoding.EncodeToString(sig)}},
 	})
-}
-
-// signPayload signs. The signature is verified before it is used, so that a
-// faulty token cannot produce a bundle that nobody accepts.
-func signPayload(payload []byte, s Signer) ([]byte, error) {
-	if s.Signer == nil {
-		return nil, errors.New("no signing key")
-	}
-	pub, ok := s.Public().(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("signing key %s: %T is not supported, want Ed25519", s.Name, s.Public())
-	}
-	msg := PAE(PayloadType, payload)
-	sig, err := s.Sign(rand.Reader, msg, crypto.Hash(0))
-	if err != nil {
-		return nil, fmt.Errorf("sign with %s: %w", s.Name, err)
-	}
-	if !ed25519.Verify(pub, msg, sig) {
-		return nil, fmt.Errorf("sign with %s: the signature does not verify", s.Name)
-	}
-	return sig, nil
 }
 
 // openEnvelope takes an envelope apart; no signature is looked at. Every
@@ -135,7 +114,8 @@ type Report struct {
 
 // verify holds the rules of docs/bundle-format.md, "Order of verification",
 // step 3. A key id is only used to find the trusted key; that it is the
-// key's own id follows from how Trust.index is built.
+// key's own id follows from how Trust.index is built. The trusted key alone
+// says which algorithm is meant.
 func (e *envelope) verify(payload []byte, t Trust) (*Report, error) {
 	keys, err := t.index()
 	if err != nil {
@@ -155,15 +135,11 @@ func (e *envelope) verify(payload []byte, t Trust) (*Report, error) {
 			rep.Unknown = append(rep.Unknown, clip(s.KeyID))
 			continue
 		}
-		pub, ok := k.Public.(ed25519.PublicKey)
-		if !ok {
-			return nil, refusal(CodeKey, where, "the key's algorithm is not supported", nil)
-		}
 		sig, err := decodeBase64(s.Sig)
 		if err != nil {
 			return nil, refusal(CodeSignature, where, "signature of "+k.Name+" is not base64", err)
 		}
-		if !ed25519.Verify(pub, msg, sig) {
+		if !verifies(k.Public, msg, sig) {
 			return nil, refusal(CodeSignature, where, "signature of "+k.Name+" does not fit the manifest", nil)
 		}
 		if k.Role == RoleApprover {
@@ -175,24 +151,42 @@ func (e *envelope) verify(payload []byte, t Trust) (*Report, error) {
 		}
 		rep.Steps = append(rep.Steps, fmt.Sprintf("signature: good, %s %s (%s)", k.Role, k.Name, shortID(s.KeyID)))
 	}
-	if len(rep.SignedBy) == 0 {
-		r := refusal(CodeKey, envelopeName, "no signature of a trusted exporter key", nil)
-		if len(rep.Unknown) > 0 {
-			r.Got = "key " + strings.Join(rep.Unknown, ", key ")
-		}
-		return nil, r
-	}
-	// A key counts once: the loop refused a second signature of it.
-	if n := len(rep.ApprovedBy); n < t.Approvals {
-		r := refusal(CodeApproval, envelopeName, "too few approvals", nil)
-		r.Want, r.Got = fmt.Sprintf("signatures of %d approvers", t.Approvals), strconv.Itoa(n)
-		if n > 0 {
-			r.Got += " (" + strings.Join(rep.ApprovedBy, ", ") + ")"
-		}
-		return nil, r
-	}
-	if t.Approvals > 0 {
-		rep.Steps = append(rep.Steps, fmt.Sprintf("approvals: %d, %d needed", len(rep.ApprovedBy), t.Approvals))
+	if err := rep.checkThresholds(t); err != nil {
+		return nil, err
 	}
 	return rep, nil
+}
+
+// checkThresholds counts who signed. A key counts once: a second signature of
+// it was refused.
+func (r *Report) checkThresholds(t Trust) error {
+	switch n := len(r.SignedBy); {
+	case n == 0:
+		no := refusal(CodeKey, envelopeName, "no signature of a trusted exporter key", nil)
+		if len(r.Unknown) > 0 {
+			no.Got = "key " + strings.Join(r.Unknown, ", key ")
+		}
+		return no
+	case n < t.exporters():
+		return tooFew(CodeThreshold, "too few exporters have signed", "exporters", t.Exporters, r.SignedBy)
+	case len(r.ApprovedBy) < t.Approvals:
+		return tooFew(CodeApproval, "too few approvals", "approvers", t.Approvals, r.ApprovedBy)
+	}
+	if t.Exporters > 1 {
+		r.Steps = append(r.Steps, fmt.Sprintf("exporters: %d, %d needed", len(r.SignedBy), t.Exporters))
+	}
+	if t.Approvals > 0 {
+		r.Steps = append(r.Steps, fmt.Sprintf("approvals: %d, %d needed", len(r.ApprovedBy), t.Approvals))
+	}
+	return nil
+}
+
+// tooFew says how many must have signed, and who has.
+func tooFew(code, reason, who string, want int, have []string) error {
+	r := refusal(code, envelopeName, reason, nil)
+	r.Want, r.Got = fmt.Sprintf("signatures of %d %s", want, who), strconv.Itoa(len(have))
+	if len(have) > 0 {
+		r.Got += " (" + strings.Join(have, ", ") + ")"
+	}
+	return r
 }

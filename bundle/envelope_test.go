@@ -82,7 +82,7 @@ func TestKeyFilesRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestTrustRefused(t *testing.T) {
 	other.Role, root.Role = RoleApprover, "root"
 	_, b := testSigner(t, "approver-b")
 	b.Role = RoleApprover
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,6 +139,9 @@ func TestTrustRefused(t *testing.T) {
 		"approvers": {[]TrustedKey{other, b}, "none of them is an exporter's"},
 		"algorithm": {[]TrustedKey{{Name: "e", Role: RoleExporter, Public: &ec.PublicKey}}, "not supported"},
 		"half key":  {[]TrustedKey{{Name: "e", Role: RoleExporter, Public: ed25519.PublicKey("short")}}, "not supported"},
+		"no key":    {[]TrustedKey{{Name: "e", Role: RoleExporter}}, "not supported"},
+		"nil key":   {[]TrustedKey{{Name: "e", Role: RoleExporter, Public: (*ecdsa.PublicKey)(nil)}}, "not supported"},
+		"no curve":  {[]TrustedKey{{Name: "e", Role: RoleExporter, Public: &ecdsa.PublicKey{}}}, "not supported"},
 	} {
 		_, err := Trust{Keys: tc.keys}.index()
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -154,11 +157,7 @@ func signed(t *testing.T, payload []byte, spoil func(*envelope), signers ...Sign
 	t.Helper()
 	e := envelope{PayloadType: PayloadType, Payload: base64.StdEncoding.EncodeToString(payload)}
 	for _, s := range signers {
-		sig, err := s.Sign(rand.Reader, PAE(PayloadType, payload), crypto.Hash(0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.Signatures = append(e.Signatures, signature{KeyID(s.Public()), base64.StdEncoding.EncodeToString(sig)})
+		e.Signatures = append(e.Signatures, signature{KeyID(s.Public()), signatureOf(t, s, payload)})
 	}
 	if spoil != nil {
 		spoil(&e)
@@ -243,7 +242,7 @@ func TestEnvelope(t *testing.T) {
 }
 
 func TestSignEnvelopeRefuses(t *testing.T) {
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

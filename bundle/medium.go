@@ -26,17 +26,23 @@ func openMedium(dir string) (*medium, error) {
 		return nil, err
 	}
 	m := &medium{dir: dir, root: root}
-	info, err := root.Lstat(volumesDir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return m, nil // a symlink is no folder either
-	}
-	if err == nil {
-		m.vols, err = root.OpenRoot(volumesDir)
-	}
-	if err != nil {
+	if m.vols, err = m.sub(volumesDir); err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
 	return m, nil
+}
+
+// sub opens a folder of a medium; nil where there is none. A symlink is no
+// folder.
+func (m *medium) sub(name string) (*os.Root, error) {
+	info, err := m.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.root.OpenRoot(name)
 }
 
 func (m *medium) close() error {

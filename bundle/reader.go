@@ -20,7 +20,9 @@ const maxOpen = 32
 type Reader struct {
 	media    []*medium
 	dicts    func(d artifact.Digest, limit int64) ([]byte, error)
-	envelope []byte
+	dec      Decrypter
+	list     *carriedList // of an encrypted bundle
+	envelope []byte       // nil until it was decrypted
 	open     func(*medium, string) (volumeSource, int64, error)
 
 	m     *Manifest
@@ -44,8 +46,8 @@ type openFile struct {
 	f   volumeSource
 }
 
-// Open opens the folders of a bundle and reads its envelope, once; nothing is
-// verified yet.
+// Open opens the folders of a bundle and reads its envelope, once, or the list
+// of an encrypted one; nothing is verified yet.
 func Open(dirs ...string) (_ *Reader, err error) {
 	if len(dirs) == 0 {
 		return nil, errors.New("open bundle: no folder")
@@ -63,8 +65,7 @@ func Open(dirs ...string) (_ *Reader, err error) {
 		}
 		r.media = append(r.media, m)
 	}
-	r.envelope, err = readDocument(r.media, envelopeName, maxEnvelope)
-	if err != nil {
+	if err := r.readFirst(); err != nil {
 		return nil, refusal(CodeFormat, strings.Join(dirs, ", "), "the envelope cannot be read", err)
 	}
 	return r, nil
@@ -93,10 +94,13 @@ func (r *Reader) Close() error {
 	return errors.Join(errs...)
 }
 
-// Unverified returns what the manifest claims. No signature was looked at:
-// show it as UNVERIFIED and publish nothing of it. The other methods may be
-// used afterwards and compare with these claims.
+// Unverified returns what the manifest claims. No signature was looked at, not
+// even before decrypting: show it as UNVERIFIED and publish nothing of it. The
+// other methods may be used afterwards and compare with these claims.
 func (r *Reader) Unverified() (*Manifest, error) {
+	if err := r.decryptEnvelope(); err != nil {
+		return nil, err
+	}
 	_, payload, err := openEnvelope(r.envelope)
 	if err != nil {
 		return nil, err
@@ -104,9 +108,14 @@ func (r *Reader) Unverified() (*Manifest, error) {
 	return r.use(payload)
 }
 
-// Verify checks the envelope's signatures and then reads the manifest. The
-// caller goes on with [CheckSequence] and [CheckRequires].
+// Verify checks the envelope's signatures and then reads the manifest. Of an
+// encrypted bundle nothing is decrypted before the signature of the list is
+// good. The caller goes on with [CheckSequence] and [CheckRequires].
 func (r *Reader) Verify(t Trust) (*Manifest, *Report, error) {
+	outer, err := r.openOuter(t)
+	if err != nil {
+		return nil, nil, err
+	}
 	e, payload, err := openEnvelope(r.envelope)
 	if err != nil {
 		return nil, nil, err
@@ -120,6 +129,7 @@ func (r *Reader) Verify(t Trust) (*Manifest, *Report, error) {
 		return nil, nil, err
 	}
 	rep.Steps = slices.Concat(
+		outer,
 		[]string{fmt.Sprintf("envelope: %d bytes, strict JSON, type %s", len(r.envelope), PayloadType)},
 		rep.Steps,
 		[]string{
@@ -135,7 +145,13 @@ func (r *Reader) use(payload []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.m, r.id, r.index, r.vols = m, artifact.Sum(payload), nil, nil
+	id := artifact.Sum(payload)
+	if r.list != nil {
+		if err := r.list.match(m, id); err != nil {
+			return nil, err
+		}
+	}
+	r.m, r.id, r.index, r.vols = m, id, nil, nil
 	r.blobs = make(map[artifact.Digest]int, len(m.Blobs))
 	r.first = make([]int, len(m.Blobs))
 	n := 0
@@ -158,13 +174,16 @@ func (r *Reader) layout() error {
 	if r.index != nil {
 		return nil
 	}
-	data, err := readDocument(r.media, volumesName, maxVolumesJSON)
+	data, err := r.readIndex()
 	if err != nil {
-		return refusal(CodeVolumes, r.m.String(), volumesName+" cannot be read", err)
+		return err
 	}
 	index, err := parseVolumes(data, r.id, r.m)
 	if err != nil {
 		return err
+	}
+	if r.list != nil && len(index.Volumes) != len(r.list.volumes) {
+		return refusal(CodeVolumes, r.m.String(), fmt.Sprintf("%s names %d volumes, %s lists %d", volumesName, len(index.Volumes), carriedName, len(r.list.volumes)), nil)
 	}
 	r.index = index
 	r.vols = make([]*volumeCopies, len(index.Volumes))
@@ -178,6 +197,26 @@ func (r *Reader) layout() error {
 		r.vols[i] = c
 	}
 	return nil
+}
+
+func (r *Reader) readIndex() ([]byte, error) {
+	if r.list != nil {
+		return r.readEncrypted(r.list.Files[1], CodeVolumes, maxVolumesJSON)
+	}
+	data, err := readDocument(r.media, volumesName, maxVolumesJSON)
+	if err != nil {
+		return nil, refusal(CodeVolumes, r.m.String(), volumesName+" cannot be read", err)
+	}
+	return data, nil
+}
+
+// lying are the volumes as they lie on a medium: those of volumes.json, or
+// their encrypted files.
+func (r *Reader) lying() []VolumeInfo {
+	if r.list != nil {
+		return r.list.volumes
+	}
+	return r.index.Volumes
 }
 
 // A VolumeState says what a look at a volume's size tells.
@@ -197,7 +236,7 @@ type VolumeStatus struct {
 	Index int // from 1, as in the name
 	Name  string
 	State VolumeState
-	Size  int64 // that volumes.json gives
+	Size  int64 // that volumes.json gives, or the list of an encrypted bundle
 	Got   int64
 	Path  string // for people; empty where it is missing
 
@@ -231,12 +270,19 @@ func (v *VolumeStatus) Err(total int) error {
 	return &VolumeError{Volume: v.Index, Name: v.Name, Refusal: r}
 }
 
-// Volumes looks at the size of every volume, before anything is copied.
+// Volumes looks at the size of every volume, before anything is copied. Of an
+// encrypted bundle it can be called before anything was decrypted.
 func (r *Reader) Volumes() ([]VolumeStatus, error) {
-	if err := r.layout(); err != nil {
+	var err error
+	if r.list != nil && r.m == nil {
+		err = r.list.parse()
+	} else {
+		err = r.layout()
+	}
+	if err != nil {
 		return nil, err
 	}
-	list := make([]VolumeStatus, len(r.vols))
+	list := make([]VolumeStatus, len(r.lying()))
 	for i := range list {
 		list[i] = r.bestStatus(i + 1)
 	}
@@ -261,8 +307,8 @@ func (r *Reader) bestStatus(vol int) VolumeStatus {
 
 // status looks at one medium's file.
 func (r *Reader) status(vol int, m *medium) VolumeStatus {
-	info := r.index.Volumes[vol-1]
-	st := VolumeStatus{Index: vol, Name: info.Name, State: Missing, Size: info.Size, bundle: r.m.String()}
+	info := r.lying()[vol-1]
+	st := VolumeStatus{Index: vol, Name: info.Name, State: Missing, Size: info.Size, bundle: r.name()}
 	if m == nil || m.vols == nil {
 		return st
 	}
@@ -286,7 +332,7 @@ func (r *Reader) status(vol int, m *medium) VolumeStatus {
 
 // volumeErr names a volume in a refusal.
 func (r *Reader) volumeErr(vol int, code, reason string, err error) *VolumeError {
-	name := r.index.Volumes[vol-1].Name
+	name := r.lying()[vol-1].Name
 	subject := fmt.Sprintf("%s, %s (%d of %d)", r.m, name, vol, len(r.vols))
 	if c := r.vols[vol-1]; len(c.media) > 0 {
 		subject += ", " + c.media[c.cur].volumePath(name)
@@ -336,13 +382,18 @@ func (r *Reader) file(vol int, m *medium) (volumeSource, error) {
 		r.files = append(slices.Delete(r.files, at, at+1), o)
 		return o.f, nil
 	}
-	info := r.index.Volumes[vol-1]
+	info := r.lying()[vol-1]
 	f, size, err := r.open(m, info.Name)
 	if err != nil {
 		return nil, err
 	}
 	if size != info.Size {
 		return nil, errors.Join(fmt.Errorf("%d bytes, want %d", size, info.Size), f.Close())
+	}
+	if r.list != nil {
+		if f, err = r.decryptVolume(f, vol); err != nil {
+			return nil, err
+		}
 	}
 	r.files = append(r.files, openFile{vol, m, f})
 	if len(r.files) > maxOpen {

@@ -3,6 +3,8 @@ package bundle
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/internal/failpoint"
@@ -37,7 +40,9 @@ type SealOptions struct {
 	// VolumeSize is the most that a volume may have, all included; 0 means
 	// DefaultVolumeSize.
 	VolumeSize int64
-	OnEvent    func(artifact.Event)
+	// Root are the files of the folder root/, by name, such as "3.root.json".
+	Root    map[string][]byte
+	OnEvent func(artifact.Event)
 }
 
 // Sealed is a finished bundle.
@@ -46,6 +51,10 @@ type Sealed struct {
 	ID      artifact.Digest
 	Volumes []VolumeInfo
 	Bytes   int64 // in all files of the bundle
+
+	// signer is the key that signed, for keys whose signatures differ each
+	// time.
+	signer crypto.PublicKey
 }
 
 // Seal writes a bundle below outbox and returns when it is on disk under its
@@ -79,6 +88,10 @@ func seal(ctx context.Context, outbox string, m *Manifest, open func(artifact.Di
 	if err := m.checkUnsealed(); err != nil {
 		return nil, fmt.Errorf("%s: %w", m, err)
 	}
+	root, err := rootDocuments(o.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m, err)
+	}
 	if err := os.MkdirAll(outbox, dirMode); err != nil {
 		return nil, err
 	}
@@ -110,11 +123,12 @@ func seal(ctx context.Context, outbox string, m *Manifest, open func(artifact.Di
 	if _, err := parseManifest(payload); err != nil {
 		return nil, fmt.Errorf("%s: %w", m, err)
 	}
-	out = &Sealed{ID: artifact.Sum(payload), Volumes: s.volumes()}
+	out = &Sealed{ID: artifact.Sum(payload), Volumes: s.volumes(), signer: signer.Public()}
 	docs, err := s.documents(payload, signer)
 	if err != nil {
 		return nil, err
 	}
+	docs = append(root, docs...)
 	out.Dir = filepath.Join(outbox, folderName(m, out.ID))
 	for _, v := range out.Volumes {
 		out.Bytes += v.Size
@@ -153,7 +167,7 @@ func folderName(m *Manifest, id artifact.Digest) string {
 	return fmt.Sprintf("%s-%06d-%s", m.Stream, m.Seq, id.Hex()[:16])
 }
 
-// A document is one of the two JSON files.
+// A document is one of the JSON files: the two of every bundle, or a root file.
 type document struct {
 	name string
 	data []byte
@@ -183,16 +197,8 @@ func (s *sealer) documents(payload []byte, signer Signer) ([]document, error) {
 
 // place writes the documents and gives the folder its name.
 func place(tmp string, out *Sealed, docs []document) error {
-	for _, d := range docs {
-		if err := writeSynced(filepath.Join(tmp, d.name), d.data); err != nil {
-			return err
-		}
-		switch d.name {
-		case volumesName:
-			failpoint.Here("bundle.volumes-json")
-		case envelopeName:
-			failpoint.Here("bundle.envelope-written")
-		}
+	if err := writeDocuments(tmp, docs); err != nil {
+		return err
 	}
 	if err := os.Chmod(tmp, dirMode); err != nil {
 		return err
@@ -216,6 +222,37 @@ func place(tmp string, out *Sealed, docs []document) error {
 	return nil
 }
 
+func writeDocuments(tmp string, docs []document) error {
+	root := slices.ContainsFunc(docs, document.inRoot)
+	if root {
+		if err := os.Mkdir(filepath.Join(tmp, rootDir), dirMode); err != nil {
+			return err
+		}
+		failpoint.Here("bundle.root-created")
+	}
+	for _, d := range docs {
+		if err := writeSynced(filepath.Join(tmp, d.name), d.data); err != nil {
+			return err
+		}
+		switch strings.TrimSuffix(d.name, encryptedExt) {
+		case volumesName:
+			failpoint.Here("bundle.volumes-json")
+		case envelopeName:
+			failpoint.Here("bundle.envelope-written")
+		case carriedName:
+			failpoint.Here("bundle.carried-written")
+		}
+	}
+	if !root {
+		return nil
+	}
+	if err := durable.SyncDir(filepath.Join(tmp, rootDir)); err != nil {
+		return err
+	}
+	failpoint.Here("bundle.root-synced")
+	return nil
+}
+
 // sameBundle accepts a folder that an earlier run finished: the documents are
 // the same, and so the volumes were when the folder got its name.
 func sameBundle(out *Sealed, docs []document) error {
@@ -227,7 +264,7 @@ func sameBundle(out *Sealed, docs []document) error {
 		if err != nil {
 			return fmt.Errorf("%s is already there: %w", out.Dir, err)
 		}
-		if !bytes.Equal(have, d.data) && (d.name != envelopeName || !extends(have, d.data)) {
+		if !bytes.Equal(have, d.data) && (d.name != envelopeName || !extends(have, d.data) && !signedAgain(have, d.data, out.signer)) {
 			return differs(d.name)
 		}
 	}
@@ -257,6 +294,21 @@ func extends(have, sealed []byte) bool {
 	s, want, err := openEnvelope(sealed)
 	return err == nil && bytes.Equal(payload, want) && len(h.Signatures) > len(s.Signatures) &&
 		slices.Equal(h.Signatures[:len(s.Signatures)], s.Signatures)
+}
+
+// signedAgain reports whether an envelope is the other one, signed by the same
+// key at another time: a token's ECDSA signature is never the same twice.
+func signedAgain(have, sealed []byte, pub crypto.PublicKey) bool {
+	h, payload, err := openEnvelope(have)
+	if err != nil || pub == nil {
+		return false
+	}
+	s, want, err := openEnvelope(sealed)
+	if err != nil || !bytes.Equal(payload, want) || h.Signatures[0].KeyID != s.Signatures[0].KeyID {
+		return false
+	}
+	sig, err := base64.StdEncoding.Strict().DecodeString(h.Signatures[0].Sig)
+	return err == nil && verifies(pub, PAE(PayloadType, payload), sig)
 }
 
 func readBounded(name string, limit int64) (data []byte, err error) {

@@ -52,6 +52,14 @@ func (v *volumeFile) write(p []byte) error {
 	return nil
 }
 
+// Write is write as an [io.Writer].
+func (v *volumeFile) Write(p []byte) (int, error) {
+	if err := v.write(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // finish makes the volume durable.
 func (v *volumeFile) finish() error {
 	failpoint.Here("bundle.volume-written")

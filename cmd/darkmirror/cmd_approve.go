@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +35,7 @@ exporter's. Several people may approve one bundle, in any order.
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.approve(cmd.Context(), o, args[0]) },
 	}
-	cmd.Flags().StringVar(&o.key, "key", "", "the approver's private key `FILE`")
+	cmd.Flags().StringVar(&o.key, "key", "", "the approver's private key: a `FILE`, agent:NAME of an ssh-agent, or a pkcs11: URI")
 	cmd.Flags().StringVar(&o.yes, "id", "", "approve the bundle of this `ID`, as printed without it")
 	return cmd
 }
@@ -57,13 +56,9 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 	if o.key == "" {
 		return usagef("--key is missing: want the approver's private key\ndarkmirror key generate --out FILE makes one")
 	}
-	raw, err := os.ReadFile(o.key)
+	key, err := openKey(o.key)
 	if err != nil {
-		return &usageError{err}
-	}
-	name, key, err := bundle.ParsePrivateKey(raw)
-	if err != nil {
-		return usagef("%s: %w", o.key, err)
+		return err
 	}
 	b, err := a.look(ctx, arg)
 	if err != nil {
@@ -95,7 +90,7 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 	if err != nil {
 		return err
 	}
-	rep, err := bundle.Approve(dirs[0].Dirs[0], bundle.Signer{Name: name, Signer: key}, bundle.Trust{Keys: b.keys}, bundle.Approval{ID: b.id, Now: time.Now()})
+	rep, err := bundle.Approve(dirs[0].Dirs[0], key, bundle.Trust{Keys: b.keys}, bundle.Approval{ID: b.id, Now: time.Now()})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/darkmirror/darkmirror/bundle"
+	"github.com/darkmirror/darkmirror/bundle/carry"
 	"github.com/darkmirror/darkmirror/internal/durable"
 	"github.com/darkmirror/darkmirror/mirror"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -27,7 +28,10 @@ type exportOptions struct {
 	only       []string
 	plan       string
 	heartbeat  bool
-	volumeSize config.Size
+	volumeSize volumeSize
+	to         []string
+	full       bool
+	base       uint64
 }
 
 func (o *exportOptions) planFlags(cmd *cobra.Command) {
@@ -37,13 +41,16 @@ func (o *exportOptions) planFlags(cmd *cobra.Command) {
 
 func (o *exportOptions) sealFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.heartbeat, "heartbeat", false, "seal a bundle even when nothing changed, so that the inside can tell silence from a broken link")
-	cmd.Flags().Var(&o.volumeSize, "volume-size", "hard cap of a volume file, as 4GiB-1 or 700MiB (default from the configuration)")
+	cmd.Flags().Var(&o.volumeSize, "volume-size", "hard cap of a volume file: fat32, dvd, bd25, lto, 4GiB-1, 700MiB (default from the configuration)")
+	cmd.Flags().StringArrayVar(&o.to, "to", nil, "carry the bundle onto the medium mounted at `DIR` too; may be repeated")
+	cmd.Flags().BoolVar(&o.full, "full", false, "build on nothing: the bundle stands alone")
+	cmd.Flags().Uint64Var(&o.base, "base", 0, "build on bundle `N` and those before it only")
 }
 
 func newExport(a *app) *cobra.Command {
 	o := &exportOptions{}
 	cmd := &cobra.Command{
-		Use:     "export [--plan FILE] [--only SOURCE]... [--heartbeat] [--volume-size SIZE]",
+		Use:     "export [--plan FILE] [--only SOURCE]... [--heartbeat] [--full] [--volume-size SIZE] [--to DIR]...",
 		GroupID: groupOutside,
 		Short:   "Fetch, scan and seal what is new into a signed bundle",
 		Long: `Fetch, scan and seal what is new into a signed bundle.
@@ -216,8 +223,8 @@ type bundleResult struct {
 
 // outside opens the state, heals what a killed run left, and runs steps.
 func (a *app) outside(ctx context.Context, command string, o *exportOptions, steps func(*job) error) (err error) {
-	if o.volumeSize != 0 && o.volumeSize < bundle.MinVolumeSize {
-		return usagef("--volume-size %s: want at least %s", o.volumeSize, config.Size(bundle.MinVolumeSize))
+	if o.volumeSize != 0 && int64(o.volumeSize) < bundle.MinVolumeSize {
+		return usagef("--volume-size %s: want at least %s", &o.volumeSize, config.Size(bundle.MinVolumeSize))
 	}
 	cfg, err := a.load(config.Outside)
 	if err != nil {
@@ -258,8 +265,9 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 		}
 		j.exp.Signer = sign
 		if o.volumeSize != 0 {
-			j.exp.VolumeSize = o.volumeSize.Bytes()
+			j.exp.VolumeSize = int64(o.volumeSize)
 		}
+		j.exp.Base.Full, j.exp.Base.Seq = o.full, o.base
 		adopted, err := j.exp.Recover(ownTrust(sign))
 		if err != nil {
 			return err
@@ -371,6 +379,13 @@ func (j *job) seal() error {
 	j.say("outbox  %s", out.Dir)
 	if err := j.report(seqName(out.Seq), out.Dir); err != nil {
 		return err
+	}
+	if len(j.o.to) > 0 {
+		// The bundle is sealed, whatever becomes of the media.
+		j.p.finish()
+		if err := j.a.carryDir(j.ctx, out.Dir, carry.Options{Media: j.o.to}); err != nil {
+			j.errs = append(j.errs, err)
+		}
 	}
 	return j.print()
 }

@@ -81,8 +81,6 @@ func (a *app) receive(ctx context.Context, idle time.Duration) error {
 		return err
 	}
 	switch {
-	case got.Sent != nil:
-		return fmt.Errorf("something was sent on %s while this ran: %w", o.Interface, got.Sent)
 	case failed.Load() > 0:
 		return fmt.Errorf("%s: %w", plural(int(failed.Load()), "file"), diode.ErrDigest)
 	case res.Incomplete > 0:

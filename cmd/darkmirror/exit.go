@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/darkmirror/darkmirror/bundle/carry"
 	"github.com/darkmirror/darkmirror/diode"
 	"github.com/darkmirror/darkmirror/diode/linkend"
 	"github.com/darkmirror/darkmirror/diode/oneway"
@@ -102,7 +103,7 @@ func isPolicy(err error) bool {
 
 func isSpace(err error) bool {
 	// The SpaceErrors of mirror and store match ENOSPC too.
-	return errors.Is(err, diode.ErrSpace) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, diode.ErrSpace) || isA[*carry.RoomError](err) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // classify gives the row of an error.
@@ -242,6 +243,9 @@ func hint(err error) string {
 	}
 	if n, ok := errors.AsType[*linkend.NeighbourError](err); ok {
 		return n.Hint + "\nor set link.blind, where the link needs no neighbour entry"
+	}
+	if r, ok := errors.AsType[*carry.RoomError](err); ok {
+		return fmt.Sprintf("insert another medium and run it again with --to; what lies there stays good: %d volumes remain", len(r.Volumes))
 	}
 	switch {
 	case errors.Is(err, oneway.ErrNotSealed):

@@ -104,7 +104,7 @@ func TestScript(t *testing.T) {
 			}),
 			"outside":  command("outside DIR [NAME|LINE]...", 1, -1, outside),
 			"inside":   command("inside DIR [NAME|LINE]...", 1, -1, inside),
-			"carry":    command("carry FROM TO SEQ...", 3, -1, carry),
+			"carry":    command("carry FROM TO SEQ...", 3, -1, carryBundles),
 			"find":     command("find VAR PATTERN", 2, 2, func(ts *testscript.TestScript, a []string) { ts.Setenv(a[0], only(ts, a[1])) }),
 			"flip":     command("flip FILE OFFSET", 2, 2, flip),
 			"truncate": command("truncate FILE SIZE", 2, 2, truncate),
@@ -544,7 +544,7 @@ func only(ts *testscript.TestScript, pattern string) string {
 }
 
 // carry copies whole folders; FROM and TO are the folders of configurations.
-func carry(ts *testscript.TestScript, args []string) {
+func carryBundles(ts *testscript.TestScript, args []string) {
 	work := ts.Getenv("WORK")
 	for _, seq := range args[2:] {
 		from := only(ts, filepath.Join(work, args[0], "state", "outbox", "*-"+seq+"-*"))

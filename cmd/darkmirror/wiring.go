@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/bundle"
+	signing "github.com/darkmirror/darkmirror/bundle/signer"
 	"github.com/darkmirror/darkmirror/mirror"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/config"
@@ -59,7 +61,7 @@ func (a *app) exporter(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 	e := &mirror.Exporter{
 		Store: st, Ledger: led, Stream: cfg.Stream, StateDir: cfg.StateDir, Outbox: cfg.Outbox,
 		VolumeSize: cfg.VolumeSize.Bytes(), Expires: cfg.ExpiresAfter.Duration(), Fetches: fetches(cfg),
-		OnEvent: onEvent,
+		Base: mirror.Base{Policy: cfg.Base, Every: cfg.FullEvery}, OnEvent: onEvent,
 	}
 	var err error
 	if e.Sources, err = a.sources(cfg, st, log, onEvent); err != nil {
@@ -218,18 +220,20 @@ func signer(cfg *config.Config) (bundle.Signer, error) {
 	if cfg.SigningKey == "" {
 		return bundle.Signer{}, usagef("signing_key is not set\ndarkmirror key generate makes one")
 	}
-	b, err := os.ReadFile(cfg.SigningKey)
+	return openKey(cfg.SigningKey)
+}
+
+// openKey opens a signing key: a file, a key of an ssh-agent, or one in a
+// token. What it holds open ends with the process: a command signs at its end.
+func openKey(spec string) (bundle.Signer, error) {
+	s, _, err := signing.Open(context.Background(), spec)
 	if errors.Is(err, fs.ErrNotExist) {
-		return bundle.Signer{}, usagef("signing key %s is not there\ndarkmirror key generate makes one", cfg.SigningKey)
+		return s, usagef("signing key %s is not there\ndarkmirror key generate makes one", spec)
 	}
 	if err != nil {
-		return bundle.Signer{}, err
+		return s, usagef("signing key %s: %w", spec, err)
 	}
-	name, key, err := bundle.ParsePrivateKey(b)
-	if err != nil {
-		return bundle.Signer{}, usagef("signing key %s: %w", cfg.SigningKey, err)
-	}
-	return bundle.Signer{Name: name, Signer: key}, nil
+	return s, nil
 }
 
 // ownTrust trusts the exporter's own key, to recognise what it sealed.

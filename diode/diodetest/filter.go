@@ -3,30 +3,46 @@
 // seed, and a relay that puts it between two UDP ports.
 //
 // It counts what it did, so that a test can compare a receiver's counters with
-// the truth.
+// the truth: Out = In - Lost + Duplicated + Flipped + Truncated + Garbage +
+// Replayed, once nothing is held back any more.
+//
+// Each impairment draws from a source of its own. Adding one to a line leaves
+// what the others do as it was.
 package diodetest
 
 import (
+	"cmp"
+	"encoding/binary"
 	"math/rand/v2"
 )
 
-// An Impairment is what a line does. Zero values do nothing.
+// An Impairment is what a line does. Zero values do nothing. Packets are
+// counted from 0; "every n" means packet n-1, 2n-1 and so on.
 type Impairment struct {
-	Seed      uint64
-	Loss      float64 // share of packets lost, each for itself
-	BurstLen  int     // so many in a row are lost,
-	BurstAt   int     // from this packet on, counted from 0,
-	BurstEach int     // and again after so many; 0: once
-	// Gilbert-Elliott: from good to bad and back with these probabilities;
-	// in the bad state every packet is lost.
-	ToBad, ToGood float64
-	Duplicate     float64 // share of packets that come twice
-	ReorderEach   int     // every so many, a packet
-	ReorderBy     int     // comes so many packets later
-	FlipEach      int     // every so many, one byte of a copy is flipped and sent before it
-	TruncateEach  int     // every so many, a shortened copy is sent before it
-	GarbageEach   int     // every so many, a random packet is sent before it
-	ReplayEach    int     // every so many, an old packet is sent again
+	Seed           uint64
+	Loss           float64 // share of packets lost, each for itself
+	BurstLen       int     // so many in a row are lost,
+	BurstEvery     int     // again after so many, counted from first to first; 0: once,
+	BurstAt        int     // beginning with this packet
+	GilbertElliott *GE     // loss that comes in spells
+	Duplicate      float64 // share of packets that come twice
+	ReorderEvery   int     // every so many, a packet
+	ReorderBy      int     // comes so many packets later
+	// Damaged packets are copies, which come before the packet itself: damage
+	// adds packets, and only what is counted as lost is missing.
+	FlipEvery     int // every so many, a copy with one byte changed
+	TruncateEvery int // every so many, a copy that is shorter
+	GarbageEvery  int // every so many, a random packet of 0 to maxGarbage bytes
+	ReplayEvery   int // every so many, an old packet again
+
+	Former // fallbacks for the fields above
+}
+
+// GE is the model of Gilbert and Elliott: a line that is good or bad, and
+// changes from packet to packet with some probability.
+type GE struct {
+	ToBad, ToGood     float64 // probability of a change, in either direction
+	LossGood, LossBad float64 // share of packets lost in either state
 }
 
 // Counts are what a filter did, in packets.
@@ -34,125 +50,198 @@ type Counts struct {
 	In, Out, Lost, Duplicated, Reordered, Flipped, Truncated, Garbage, Replayed int64
 }
 
-// maxGarbage is the longest invented packet.
+// maxGarbage is the longest invented packet: that of the longest usual frame.
 const maxGarbage = 9000
+
+// keepOld is how many packets go by, on average, until the packet that is
+// replayed is another one.
+const keepOld = 1000
+
+// The sources of chance, one for each impairment.
+const (
+	ofLoss = iota
+	ofSpells
+	ofDuplicates
+	ofFlips
+	ofTruncation
+	ofGarbage
+	ofReplay
+	sources
+)
 
 // A Filter is a bad line. It is not for several goroutines.
 type Filter struct {
 	i      Impairment
-	rng    *rand.Rand
-	n      int
-	bad    bool
+	chance [sources]*rand.Rand
+	n      int  // packets fed
+	bad    bool // state of GilbertElliott
 	counts Counts
-	late   []delayed
+	late   []delayed // in the order in which they are due
+	free   [][]byte  // room for more of them
 	old    []byte
 	buf    []byte
 }
 
 type delayed struct {
-	at   int
+	due  int
 	data []byte
 }
 
 // New makes a filter.
 func New(i Impairment) *Filter {
-	return &Filter{i: i, rng: rand.New(rand.NewPCG(i.Seed, 7)), buf: make([]byte, maxGarbage)} //nolint:gosec // the same packets for the same seed
+	f := &Filter{i: i.whole(), buf: make([]byte, maxGarbage)}
+	for source := range f.chance {
+		f.chance[source] = rand.New(rand.NewPCG(i.Seed, uint64(source))) //nolint:gosec // the same packets for the same seed
+	}
+	return f
 }
 
 // Counts tells what was done.
 func (f *Filter) Counts() Counts { return f.counts }
 
-func each(n, k int) bool { return k > 0 && n%k == k-1 }
-
-// Feed takes a packet and calls out for what arrives. The bytes are good
-// during the calls only.
+// Feed takes a packet and calls out for what arrives. p is kept no longer than
+// the call, and what out gets no longer than that call.
 func (f *Filter) Feed(p []byte, out func([]byte)) {
-	send := func(p []byte) {
-		f.counts.Out++
-		out(p)
-	}
 	n := f.n
 	f.n++
 	f.counts.In++
-	f.extras(n, p, send)
+	f.extras(n, p, out)
+	twice := f.happens(ofDuplicates, f.i.Duplicate)
 	switch {
 	case f.lost(n):
 		f.counts.Lost++
-	case each(n, f.i.ReorderEach):
+	case every(n, f.i.ReorderEvery):
 		f.counts.Reordered++
-		f.late = append(f.late, delayed{n + f.i.ReorderBy, append([]byte(nil), p...)})
+		f.hold(n+f.i.ReorderBy, p)
 	default:
-		send(p)
-		if f.i.Duplicate > 0 && f.rng.Float64() < f.i.Duplicate {
+		f.send(p, out)
+		if twice {
 			f.counts.Duplicated++
-			send(p)
+			f.send(p, out)
 		}
 	}
-	for len(f.late) > 0 && f.late[0].at <= n {
-		send(f.late[0].data)
-		f.late = f.late[1:]
+	f.release(n, out)
+}
+
+// Flush gives what reordering holds.
+func (f *Filter) Flush(out func([]byte)) {
+	f.release(f.n+max(f.i.ReorderBy, 0), out)
+}
+
+func (f *Filter) send(p []byte, out func([]byte)) {
+	f.counts.Out++
+	out(p)
+}
+
+func (f *Filter) hold(due int, p []byte) {
+	var room []byte
+	if n := len(f.free); n > 0 {
+		room, f.free = f.free[n-1], f.free[:n-1]
 	}
+	f.late = append(f.late, delayed{due, append(room[:0], p...)})
+}
+
+// release sends what is due after packet n. All wait equally long, so the first
+// held is the first due.
+func (f *Filter) release(n int, out func([]byte)) {
+	done := 0
+	for _, d := range f.late {
+		if d.due > n {
+			break
+		}
+		f.send(d.data, out)
+		f.free = append(f.free, d.data)
+		done++
+	}
+	f.late = f.late[done:]
 }
 
 // extras are packets that nobody sent.
-func (f *Filter) extras(n int, p []byte, send func([]byte)) {
-	if each(n, f.i.FlipEach) && len(p) > 0 {
-		q := append(f.buf[:0], p...)
-		q[f.rng.IntN(len(q))] ^= byte(1 + f.rng.IntN(255))
+func (f *Filter) extras(n int, p []byte, out func([]byte)) {
+	if every(n, f.i.FlipEvery) && len(p) > 0 {
+		f.buf = append(f.buf[:0], p...)
+		r := f.chance[ofFlips]
+		f.buf[r.IntN(len(p))] ^= byte(1 + r.IntN(255))
 		f.counts.Flipped++
-		send(q)
+		f.send(f.buf, out)
 	}
-	if each(n, f.i.TruncateEach) {
+	if every(n, f.i.TruncateEvery) && len(p) > 0 {
 		f.counts.Truncated++
-		send(p[:f.rng.IntN(len(p)+1)])
+		f.send(p[:f.chance[ofTruncation].IntN(len(p))], out)
 	}
-	if each(n, f.i.GarbageEach) {
-		q := f.buf[:f.rng.IntN(maxGarbage)]
-		for i := range q {
-			q[i] = byte(f.rng.Uint32())
-		}
+	if every(n, f.i.GarbageEvery) {
 		f.counts.Garbage++
-		send(q)
+		f.send(f.garbage(), out)
 	}
-	if f.i.ReplayEach > 0 && (f.old == nil || f.rng.IntN(1000) == 0) {
+	if f.i.ReplayEvery > 0 && (f.old == nil || f.happens(ofReplay, 1./keepOld)) {
 		f.old = append(f.old[:0], p...)
 	}
-	if each(n, f.i.ReplayEach) {
+	if every(n, f.i.ReplayEvery) {
 		f.counts.Replayed++
-		send(f.old)
+		f.send(f.old, out)
 	}
 }
 
-// lost decides about a packet.
+func (f *Filter) garbage() []byte {
+	r := f.chance[ofGarbage]
+	size := r.IntN(maxGarbage + 1)
+	f.buf = f.buf[:0]
+	for len(f.buf) < size {
+		f.buf = binary.LittleEndian.AppendUint64(f.buf, r.Uint64())
+	}
+	return f.buf[:size]
+}
+
+// lost decides about a packet. Every kind of loss draws for every packet: what
+// one does depends on no other.
 func (f *Filter) lost(n int) bool {
-	if f.i.ToBad > 0 {
-		p := f.i.ToBad
-		if f.bad {
-			p = f.i.ToGood
+	alone := f.happens(ofLoss, f.i.Loss)
+	spell := f.spell()
+	burst := false
+	if at := n - f.i.BurstAt; f.i.BurstLen > 0 && at >= 0 {
+		if f.i.BurstEvery > 0 {
+			at %= f.i.BurstEvery
 		}
-		if f.rng.Float64() < p {
-			f.bad = !f.bad
-		}
-		if f.bad {
-			return true
-		}
+		burst = at < f.i.BurstLen
 	}
-	if b := n - f.i.BurstAt; f.i.BurstLen > 0 && b >= 0 {
-		if f.i.BurstEach > 0 {
-			b %= f.i.BurstEach
-		}
-		if b < f.i.BurstLen {
-			return true
-		}
-	}
-	return f.i.Loss > 0 && f.rng.Float64() < f.i.Loss
+	return alone || spell || burst
 }
 
-// Flush gives what is still delayed.
-func (f *Filter) Flush(out func([]byte)) {
-	for _, d := range f.late {
-		f.counts.Out++
-		out(d.data)
+func (f *Filter) spell() bool {
+	ge := f.i.GilbertElliott
+	if ge == nil {
+		return false
 	}
-	f.late = nil
+	change, loss := ge.ToBad, ge.LossGood
+	if f.bad {
+		change, loss = ge.ToGood, ge.LossBad
+	}
+	lost := f.happens(ofSpells, loss)
+	if f.happens(ofSpells, change) {
+		f.bad = !f.bad
+	}
+	return lost
+}
+
+func (f *Filter) happens(source int, share float64) bool {
+	return share > 0 && f.chance[source].Float64() < share
+}
+
+func every(n, k int) bool { return k > 0 && n%k == k-1 }
+
+// Former holds the names that these fields had before, which bench/diode/relay
+// sets. They go when it does not.
+type Former struct {
+	BurstEach, ReorderEach, FlipEach, TruncateEach, GarbageEach, ReplayEach int
+}
+
+// whole is the impairment with the former fields where they belong.
+func (i Impairment) whole() Impairment {
+	i.BurstEvery = cmp.Or(i.BurstEvery, i.BurstEach)
+	i.ReorderEvery = cmp.Or(i.ReorderEvery, i.ReorderEach)
+	i.FlipEvery = cmp.Or(i.FlipEvery, i.FlipEach)
+	i.TruncateEvery = cmp.Or(i.TruncateEvery, i.TruncateEach)
+	i.GarbageEvery = cmp.Or(i.GarbageEvery, i.GarbageEach)
+	i.ReplayEvery = cmp.Or(i.ReplayEvery, i.ReplayEach)
+	return i
 }

@@ -19,104 +19,58 @@ import (
 	"github.com/klauspost/reedsolomon"
 )
 
-// rows is how many there are in all: the field has no more points.
-const rows = 256
+// points is how many rows there are in all: the field has no more elements.
+const points = 256
 
 // maxEncoders bounds the cache of choices of parity rows. A pass of parity is
 // one, each number of lost symbols repaired from the first rows another.
 const maxEncoders = 128
 
+// segment is how much of each row is solved at a time, so that the rows at work
+// stay in the processor's nearest caches.
+const segment = 4 << 10
+
 // A Code is the code of k data rows. It is safe for concurrent use.
 type Code struct {
-	k int
+	k       int
+	scratch sync.Pool // of *scratch
 
 	mu       sync.Mutex
 	encoders map[string]reedsolomon.Encoder // by the numbers of the parity rows
 	zeros    []byte
-	buffers  sync.Pool
+}
+
+// scratch is what one call needs beside its arguments.
+type scratch struct {
+	list   []byte   // numbers of the parity rows
+	shards [][]byte // what an encoder takes: data rows, then parity rows
+	known  [][]byte // parity of the rows that are there
+	bytes  []byte   // what known points into
+	matrix [][]byte // what is solved, with its inverse beside it
+	cells  []byte   // what matrix points into
 }
 
 // New makes the code of k data rows, 1 to 255.
 func New(k int) (*Code, error) {
-	if k < 1 || k >= rows {
-		return nil, fmt.Errorf("erasure code: %d data rows, want 1 to %d", k, rows-1)
+	if k < 1 || k >= points {
+		return nil, fmt.Errorf("erasure code: %d data rows, want 1 to %d", k, points-1)
 	}
-	return &Code{k: k, encoders: make(map[string]reedsolomon.Encoder)}, nil
+	return &Code{
+		k:        k,
+		scratch:  sync.Pool{New: func() any { return new(scratch) }},
+		encoders: make(map[string]reedsolomon.Encoder),
+	}, nil
 }
 
 // K is the number of data rows.
 func (c *Code) K() int { return c.k }
 
 // MaxParity is the number of parity rows that exist.
-func (c *Code) MaxParity() int { return rows - c.k }
+func (c *Code) MaxParity() int { return points - c.k }
 
 // Coefficient is what data row j counts in parity row i: the definition of the
 // code.
-func Coefficient(k, i, j int) byte { return inverse[(k+i)^j] }
-
-// encoder computes the parity rows named in list.
-func (c *Code) encoder(list []byte) (reedsolomon.Encoder, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.encoders[string(list)]; e != nil {
-		return e, nil
-	}
-	matrix := make([][]byte, len(list))
-	for n, i := range list {
-		matrix[n] = make([]byte, c.k)
-		for j := range matrix[n] {
-			matrix[n][j] = Coefficient(c.k, int(i), j)
-		}
-	}
-	e, err := reedsolomon.New(c.k, len(list), reedsolomon.WithCustomMatrix(matrix), reedsolomon.WithMaxGoroutines(1))
-	if err != nil {
-		return nil, fmt.Errorf("erasure code %d+%d: %w", c.k, len(list), err)
-	}
-	if len(c.encoders) >= maxEncoders {
-		clear(c.encoders)
-	}
-	c.encoders[string(list)] = e
-	return e, nil
-}
-
-// zero is a row of n zeros, which nobody writes to.
-func (c *Code) zero(n int) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.zeros) < n {
-		c.zeros = make([]byte, n)
-	}
-	return c.zeros[:n:n]
-}
-
-// shards is the argument of an encoder: all data rows, those in lost and those
-// that are nil as zeros, and then the parity rows.
-func (c *Code) shards(data [][]byte, lost []int, parity [][]byte) ([][]byte, error) {
-	if len(data) != c.k {
-		return nil, fmt.Errorf("erasure code: %d data rows, want %d", len(data), c.k)
-	}
-	size := len(parity[0])
-	if size == 0 {
-		return nil, errors.New("erasure code: rows are empty")
-	}
-	all := make([][]byte, c.k, c.k+len(parity))
-	for j, row := range data {
-		all[j] = row
-		if row == nil {
-			all[j] = c.zero(size)
-		}
-	}
-	for _, j := range lost {
-		all[j] = c.zero(size)
-	}
-	all = append(all, parity...)
-	for i, row := range all {
-		if len(row) != size {
-			return nil, fmt.Errorf("erasure code: row %d has %d bytes, others %d", i, len(row), size)
-		}
-	}
-	return all, nil
-}
+func Coefficient(k, i, j int) byte { return reedsolomon.Inv(byte((k + i) ^ j)) }
 
 // Encode computes parity rows first, first+1 and so on into parity, whose rows
 // are overwritten. A nil data row stands for zeros. All rows have one length.
@@ -124,26 +78,18 @@ func (c *Code) Encode(data [][]byte, first int, parity [][]byte) error {
 	if len(parity) == 0 {
 		return nil
 	}
-	if first < 0 || first+len(parity) > c.MaxParity() {
-		return fmt.Errorf("erasure code: parity rows %d to %d, there are %d", first, first+len(parity)-1, c.MaxParity())
+	if first < 0 || first > c.MaxParity()-len(parity) {
+		return fmt.Errorf("erasure code: %d parity rows from %d on, there are %d", len(parity), first, c.MaxParity())
 	}
-	list := make([]byte, len(parity))
-	for n := range list {
-		list[n] = byte(first + n)
-	}
-	return c.encode(data, nil, list, parity)
-}
-
-func (c *Code) encode(data [][]byte, lost []int, list []byte, parity [][]byte) error {
-	e, err := c.encoder(list)
-	if err != nil {
+	if err := c.check(data, parity); err != nil {
 		return err
 	}
-	all, err := c.shards(data, lost, parity)
-	if err != nil {
-		return err
+	s := c.borrow()
+	defer c.giveBack(s)
+	for i := range parity {
+		s.list = append(s.list, byte(first+i))
 	}
-	return e.Encode(all)
+	return c.encode(s, data, nil, parity)
 }
 
 // Repair computes the data rows named in lost, which ascend, into data, whose
@@ -154,135 +100,207 @@ func (c *Code) encode(data [][]byte, lost []int, list []byte, parity [][]byte) e
 // The parity of what is there, taken from the parity that was received, leaves
 // that of the lost rows alone: as many equations as unknowns.
 func (c *Code) Repair(data [][]byte, lost, rows []int, parity [][]byte) error {
-	if len(lost) == 0 && len(parity) == 0 {
+	if err := c.checkLost(data, lost, rows, parity); err != nil {
+		return err
+	}
+	if len(lost) == 0 {
 		return nil
 	}
-	list, err := c.choice(data, lost, rows, parity)
+	s := c.borrow()
+	defer c.giveBack(s)
+	for _, i := range rows {
+		s.list = append(s.list, byte(i))
+	}
+	known := s.rows(len(lost), len(parity[0]))
+	if err := c.encode(s, data, lost, known); err != nil {
+		return err
+	}
+	for i, row := range known {
+		subtle.XORBytes(parity[i], parity[i], row)
+	}
+	solution, err := c.inverse(s, lost, rows)
 	if err != nil {
 		return err
 	}
-	size := len(parity[0])
-	known, put := c.buffer(len(lost), size)
-	defer put()
-	if err := c.encode(data, lost, list, known); err != nil {
-		return err
-	}
-	for i := range known {
-		if len(parity[i]) != size {
-			return fmt.Errorf("erasure code: parity row %d has %d bytes, others %d", rows[i], len(parity[i]), size)
-		}
-		subtle.XORBytes(parity[i], parity[i], known[i])
-	}
-	solve, err := c.inverse(lost, rows)
-	if err != nil {
-		return err
-	}
-	if len(solve) == 1 {
-		return multiply(data[lost[0]], parity[0], solve) //nolint:gosec // as many as rows in solve
-	}
-	e, err := reedsolomon.New(len(lost), len(lost), reedsolomon.WithCustomMatrix(solve), reedsolomon.WithMaxGoroutines(1))
-	if err != nil {
-		return fmt.Errorf("erasure code: solve for %d rows: %w", len(lost), err)
-	}
-	all := append(make([][]byte, 0, 2*len(lost)), parity...)
-	for _, j := range lost {
-		all = append(all, data[j])
-	}
-	return e.Encode(all)
+	multiply(data, lost, solution, parity)
+	return nil
 }
 
-// multiply is the same for one row.
-func multiply(out, in []byte, solve [][]byte) error {
-	if len(out) != len(in) {
-		return fmt.Errorf("erasure code: the lost row has %d bytes, the parity row %d", len(out), len(in))
+// check looks at the rows that every call has, before any is written to.
+func (c *Code) check(data, parity [][]byte) error {
+	if len(data) != c.k {
+		return fmt.Errorf("erasure code: %d data rows, want %d", len(data), c.k)
 	}
-	var table [256]byte
-	for x := range table {
-		table[x] = mul(byte(x), solve[0][0])
+	size := len(parity[0])
+	if size == 0 {
+		return errors.New("erasure code: parity row 0 of those given is empty, want the length of a row")
 	}
-	for i, x := range in {
-		out[i] = table[x]
+	for i, row := range parity {
+		if len(row) != size {
+			return fmt.Errorf("erasure code: parity row %d of those given has %d bytes, the first %d", i, len(row), size)
+		}
+	}
+	for j, row := range data {
+		if row != nil && len(row) != size {
+			return fmt.Errorf("erasure code: data row %d has %d bytes, parity rows have %d", j, len(row), size)
+		}
 	}
 	return nil
 }
 
-// choice checks the arguments of Repair.
-func (c *Code) choice(data [][]byte, lost, rows []int, parity [][]byte) ([]byte, error) {
+// checkLost looks at the arguments of Repair.
+func (c *Code) checkLost(data [][]byte, lost, rows []int, parity [][]byte) error {
 	if len(lost) != len(rows) || len(rows) != len(parity) {
-		return nil, fmt.Errorf("erasure code: %d lost rows, %d numbers of parity rows, %d parity rows: want as many of each", len(lost), len(rows), len(parity))
+		return fmt.Errorf("erasure code: %d lost rows, %d numbers of parity rows, %d parity rows: want as many of each", len(lost), len(rows), len(parity))
 	}
-	if len(data) != c.k {
-		return nil, fmt.Errorf("erasure code: %d data rows, want %d", len(data), c.k)
+	if len(lost) == 0 {
+		return nil
+	}
+	if err := c.check(data, parity); err != nil {
+		return err
 	}
 	last := -1
 	for _, j := range lost {
 		if j <= last || j >= c.k {
-			return nil, fmt.Errorf("erasure code: lost row %d: want ascending numbers below %d", j, c.k)
+			return fmt.Errorf("erasure code: lost row %d: want ascending numbers from 0 to %d", j, c.k-1)
+		}
+		if data[j] == nil {
+			return fmt.Errorf("erasure code: lost row %d is nil, want room for %d bytes", j, len(parity[0]))
 		}
 		last = j
 	}
-	list := make([]byte, len(rows))
-	var seen [256]bool
-	for n, i := range rows {
+	var seen [points]bool
+	for _, i := range rows {
 		if i < 0 || i >= c.MaxParity() || seen[i] {
-			return nil, fmt.Errorf("erasure code: parity row %d: want different numbers below %d", i, c.MaxParity())
+			return fmt.Errorf("erasure code: parity row %d: want different numbers from 0 to %d", i, c.MaxParity()-1)
 		}
 		seen[i] = true
-		list[n] = byte(i)
 	}
-	return list, nil
+	return nil
 }
 
-// buffer lends n rows of a size.
-func (c *Code) buffer(n, size int) (list [][]byte, put func()) {
-	p, _ := c.buffers.Get().(*[]byte)
-	if p == nil || len(*p) < n*size {
-		b := make([]byte, n*size)
-		p = &b
+// encode computes the parity rows that s lists, as if the lost rows were zeros.
+func (c *Code) encode(s *scratch, data [][]byte, lost []int, parity [][]byte) error {
+	e, zero, err := c.encoder(s.list, len(parity[0]))
+	if err != nil {
+		return err
 	}
-	list = make([][]byte, n)
-	for i := range list {
-		list[i] = (*p)[i*size : (i+1)*size : (i+1)*size]
+	s.shards = append(s.shards, data...)
+	for j, row := range s.shards {
+		if row == nil {
+			s.shards[j] = zero
+		}
 	}
-	return list, func() { c.buffers.Put(p) }
+	for _, j := range lost {
+		s.shards[j] = zero
+	}
+	s.shards = append(s.shards, parity...)
+	return e.Encode(s.shards)
+}
+
+// encoder is what computes the parity rows named in list, and a row of zeros,
+// which nobody writes to.
+func (c *Code) encoder(list []byte, size int) (reedsolomon.Encoder, []byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.zeros) < size {
+		c.zeros = make([]byte, size)
+	}
+	zero := c.zeros[:size:size]
+	if e := c.encoders[string(list)]; e != nil {
+		return e, zero, nil
+	}
+	matrix := make([][]byte, len(list))
+	for n, i := range list {
+		matrix[n] = make([]byte, c.k)
+		for j := range matrix[n] {
+			matrix[n][j] = Coefficient(c.k, int(i), j)
+		}
+	}
+	e, err := reedsolomon.New(c.k, len(list), reedsolomon.WithCustomMatrix(matrix),
+		reedsolomon.WithMaxGoroutines(1), reedsolomon.WithInversionCache(false))
+	if err != nil {
+		return nil, nil, fmt.Errorf("erasure code %d+%d: %w", c.k, len(list), err)
+	}
+	if len(c.encoders) >= maxEncoders {
+		clear(c.encoders)
+	}
+	c.encoders[string(list)] = e
+	return e, zero, nil
 }
 
 // inverse inverts the part of the matrix that the lost rows and the parity
 // rows have in common: a Cauchy matrix too, so it has an inverse.
-func (c *Code) inverse(lost, rows []int) ([][]byte, error) {
+func (c *Code) inverse(s *scratch, lost, rows []int) ([][]byte, error) {
 	n := len(lost)
-	m := make([][]byte, n)
-	for i := range m {
-		m[i] = make([]byte, 2*n)
-		for j := range lost {
-			m[i][j] = Coefficient(c.k, rows[i], lost[j])
+	s.cells = append(s.cells, make([]byte, 2*n*n)...)
+	for i := range n {
+		row := s.cells[2*n*i : 2*n*(i+1)]
+		for j := range n {
+			row[j] = Coefficient(c.k, rows[i], lost[j])
 		}
-		m[i][n+i] = 1
+		row[n+i] = 1
+		s.matrix = append(s.matrix, row)
 	}
-	for p := range n {
-		at := p
-		for at < n && m[at][p] == 0 {
-			at++
+	var arithmetic reedsolomon.LowLevel
+	for p, pivot := range s.matrix {
+		// Every leading part of a Cauchy matrix has an inverse as well, so
+		// elimination meets no zero here. A zero would be a fault of ours.
+		if pivot[p] == 0 {
+			return nil, fmt.Errorf("erasure code: parity rows %v do not determine data rows %v", rows, lost)
 		}
-		if at == n {
-			return nil, errors.New("erasure code: the rows do not determine the lost ones")
-		}
-		m[p], m[at] = m[at], m[p]
-		if f := inverse[m[p][p]]; f != 1 {
-			for x := range m[p] {
-				m[p][x] = mul(m[p][x], f)
-			}
-		}
-		for r := range m {
-			if f := m[r][p]; r != p && f != 0 {
-				for x := range m[r] {
-					m[r][x] ^= mul(m[p][x], f)
-				}
+		arithmetic.GalMulSlice(reedsolomon.Inv(pivot[p]), pivot, pivot)
+		for r, row := range s.matrix {
+			if r != p {
+				arithmetic.GalMulSliceXor(row[p], pivot, row)
 			}
 		}
 	}
-	for i := range m {
-		m[i] = m[i][n:]
+	for i := range s.matrix {
+		s.matrix[i] = s.matrix[i][n:]
 	}
-	return m, nil
+	return s.matrix, nil
+}
+
+// multiply computes the lost rows from their syndromes.
+func multiply(data [][]byte, lost []int, solution, syndromes [][]byte) {
+	var arithmetic reedsolomon.LowLevel
+	size := len(syndromes[0])
+	for from := 0; from < size; from += segment {
+		to := min(from+segment, size)
+		for i, j := range lost {
+			out := data[j][from:to]
+			arithmetic.GalMulSlice(solution[i][0], syndromes[0][from:to], out)
+			for n := 1; n < len(syndromes); n++ {
+				arithmetic.GalMulSliceXor(solution[i][n], syndromes[n][from:to], out)
+			}
+		}
+	}
+}
+
+func (c *Code) borrow() *scratch {
+	s, ok := c.scratch.Get().(*scratch)
+	if !ok {
+		return new(scratch)
+	}
+	return s
+}
+
+// giveBack keeps the room, and nothing of the caller's.
+func (c *Code) giveBack(s *scratch) {
+	clear(s.shards)
+	s.list, s.shards, s.known = s.list[:0], s.shards[:0], s.known[:0]
+	s.matrix, s.cells = s.matrix[:0], s.cells[:0]
+	c.scratch.Put(s)
+}
+
+// rows are n rows of a size.
+func (s *scratch) rows(n, size int) [][]byte {
+	if len(s.bytes) < n*size {
+		s.bytes = make([]byte, n*size)
+	}
+	for i := range n {
+		s.known = append(s.known, s.bytes[i*size:(i+1)*size:(i+1)*size])
+	}
+	return s.known
 }

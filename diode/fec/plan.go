@@ -135,7 +135,7 @@ func Compute(w Wish) (Plan, error) {
 func compute(w Wish, p Profile, payload int) (Plan, error) {
 	kept := keep(p, w.Loss, payload)
 	if kept < 0 {
-		return Plan{}, fmt.Errorf("loss %.3g %%: profile %s (%d+%d) bears at most %.2g %%", 100*w.Loss, p.Name, p.K, p.M, 100*maxLoss(p, payload))
+		return Plan{}, fmt.Errorf("loss %.3g %%: profile %s (%d+%d) bears at most %g %%", 100*w.Loss, p.Name, p.K, p.M, math.Floor(1e5*maxLoss(p, payload))/1e3)
 	}
 	burstRows := p.M - kept
 	if w.Outage > 0 && burstRows == 0 {
@@ -144,21 +144,20 @@ func compute(w Wish, p Profile, payload int) (Plan, error) {
 	wire := 8 * float64(payload+packetOverhead+ipOverhead+frameOverhead)
 	perSecond := w.Rate / wire // packets
 	row := float64(p.K * payload)
-	columns := math.Ceil(min(usualGeneration, usualSeconds*w.Rate/8) / row)
 	most := min(maxColumns, math.Floor(mostGeneration/row), math.Floor(float64(w.MaxSpool)/float64(p.M*payload)))
+	if most < 1 {
+		return Plan{}, fmt.Errorf("spool %d bytes: want at least %d", w.MaxSpool, p.M*payload)
+	}
+	// The usual generation has to fit the spool; what an interruption needs
+	// comes on top, and is refused where it does not fit.
+	columns := min(most, math.Ceil(min(usualGeneration, usualSeconds*w.Rate/8)/row))
 	if w.Outage > 0 {
 		// One packet more: an interruption has two ends.
 		columns = max(columns, math.Ceil((w.Outage.Seconds()*perSecond+1)/float64(burstRows)))
 	}
-	if most < 1 {
-		return Plan{}, fmt.Errorf("spool %d bytes: want at least %d", w.MaxSpool, p.M*payload)
-	}
-	if w.Outage == 0 {
-		columns = min(columns, most)
-	}
 	if columns > most {
-		longest := time.Duration(most * float64(burstRows) / perSecond * float64(time.Second))
-		return Plan{}, fmt.Errorf("outage %s: profile %s outlasts at most %s at this rate, beside %.3g %% of loss", w.Outage, p.Name, longest.Round(time.Millisecond), 100*w.Loss)
+		longest := time.Duration((most*float64(burstRows) - 1) / perSecond * float64(time.Second))
+		return Plan{}, fmt.Errorf("outage %s: profile %s outlasts at most %s at this rate, beside %.3g %% of loss", w.Outage, p.Name, longest.Truncate(time.Microsecond), 100*w.Loss)
 	}
 	d := int(max(1, columns))
 	return Plan{

@@ -51,9 +51,6 @@ type Received struct {
 	Counts diode.Counts
 	Link   link.ReceiverStats
 	Status *diode.Status
-	// Sent is why the proof failed during the run: the interface's counters of
-	// sent packets moved. Nil: they did not.
-	Sent error
 }
 
 // Receive takes packets until ctx ends.
@@ -102,17 +99,27 @@ func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 		defer cancel()
 		return r.Run(gctx, s)
 	})
-	g.Go(func() error { return o.publish(gctx, r, s, w) })
-	err = g.Wait()
-	out := &Received{Counts: r.Counts(), Link: s.Stats(), Status: r.Status()}
-	if before != nil {
-		now, rerr := oneway.ReadCounters(o.Interface)
-		if rerr != nil {
-			return nil, errors.Join(err, rerr)
-		}
-		out.Sent = before.Unchanged(now)
+	g.Go(func() error { return o.publish(gctx, r, s, w, before) })
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
-	return out, err
+	return &Received{Counts: r.Counts(), Link: s.Stats(), Status: r.Status()}, o.still(before)
+}
+
+// still compares what the interface has sent with what it had when the proof
+// was made: a firewall that is reloaded takes the rules away unnoticed.
+func (o ReceiveOptions) still(before *oneway.Counters) error {
+	if before == nil {
+		return nil
+	}
+	now, err := oneway.ReadCounters(o.Interface)
+	if err != nil {
+		return err
+	}
+	if err := before.Unchanged(now); err != nil && !o.Unproven {
+		return fmt.Errorf("something was sent on %s while files were received: %w", o.Interface, err)
+	}
+	return nil
 }
 
 // A receiver that was killed holds its lock until the kernel has taken its
@@ -175,7 +182,7 @@ func (o ReceiveOptions) prove(backend string, rules oneway.Options) (*oneway.Cou
 }
 
 // publish writes the status files, and ends the run where that was asked for.
-func (o ReceiveOptions) publish(ctx context.Context, r *diode.Receiver, s *link.Receiver, w *watch) error {
+func (o ReceiveOptions) publish(ctx context.Context, r *diode.Receiver, s *link.Receiver, w *watch, before *oneway.Counters) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {
@@ -187,6 +194,9 @@ func (o ReceiveOptions) publish(ctx context.Context, r *diode.Receiver, s *link.
 		case <-ctx.Done():
 			return o.writeStatus(r, s)
 		case <-t.C:
+			if err := o.still(before); err != nil {
+				return err
+			}
 			w.tick(s.Stats().Packets)
 		}
 	}

@@ -68,6 +68,8 @@ type Config struct {
 	VolumeSize   Size
 	ExpiresAfter Duration
 	LinkRate     Rate // zero: no estimate
+	Base         string
+	FullEvery    int
 	Send         OutsideLink
 	Limits       Limits
 
@@ -165,11 +167,13 @@ type outsideFile struct {
 	Common       common          `yaml:",inline"`
 	Stream       string          `yaml:"stream" default:"main" doc:"name of the line of bundles from this exporter"`
 	Outbox       string          `yaml:"outbox" doc:"folder in which bundles appear (default: outbox in state_dir)"`
-	SigningKey   string          `yaml:"signing_key" doc:"file of the exporter's private key"`
+	SigningKey   string          `yaml:"signing_key" doc:"the exporter's private key: a file, agent:NAME of an ssh-agent, or a pkcs11: URI"`
 	Approvers    []string        `yaml:"approvers" doc:"files of the public keys of those who may approve bundles (default: any key that is not the exporter's)"`
 	VolumeSize   Size            `yaml:"volume_size" default:"1GiB" doc:"hard cap of a volume file: 700MiB, 1GiB, 4GiB-1"`
 	ExpiresAfter Duration        `yaml:"expires_after" default:"30d" doc:"a bundle is refused inside so long after it was made"`
 	LinkRate     Rate            `yaml:"link_rate" doc:"speed of the link, for the plan's estimate: 200Mbit/s (default: link.rate)"`
+	Base         string          `yaml:"base" default:"sealed" enum:"sealed|sent|confirmed" doc:"what a delta builds on: every sealed bundle that is not lost, those that were sent, or those that a receipt confirms"`
+	FullEvery    int             `yaml:"full_every" doc:"make every so many bundles stand alone (default: never)"`
 	Link         OutsideLink     `yaml:"link" doc:"the one-way link: where and how to send"`
 	Limits       Limits          `yaml:"limits" doc:"connections to upstreams"`
 	Scan         scan.Config     `yaml:"scan" doc:"what is held back, and what may pass all the same"`
@@ -293,7 +297,7 @@ func (f *outsideFile) fill(c *Config) {
 	c.Role, c.StateDir = f.Common.Role, f.Common.StateDir
 	c.Stream, c.Outbox, c.SigningKey, c.VolumeSize = f.Stream, f.Outbox, f.SigningKey, f.VolumeSize
 	c.ExpiresAfter, c.LinkRate, c.Limits, c.Scan = f.ExpiresAfter, f.LinkRate, f.Limits, f.Scan
-	c.Approvers, c.Send = f.Approvers, f.Link
+	c.Approvers, c.Send, c.Base, c.FullEvery = f.Approvers, f.Link, f.Base, f.FullEvery
 	for _, s := range f.PyPI {
 		c.PyPI = append(c.PyPI, PyPI{Name: s.Name, Config: s.Config})
 	}

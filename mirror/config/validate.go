@@ -18,6 +18,13 @@ import (
 	"github.com/darkmirror/darkmirror/models"
 )
 
+// What base may be; package mirror has the same words.
+const (
+	mirrorBaseSealed    = "sealed"
+	mirrorBaseSent      = "sent"
+	mirrorBaseConfirmed = "confirmed"
+)
+
 const (
 	// leastExpiry: a bundle that expires sooner could not be carried on foot.
 	leastExpiry = Duration(time.Hour)
@@ -31,7 +38,10 @@ func (f *outsideFile) finish(d *document, dir string) {
 	if !d.has("outbox") {
 		f.Outbox = filepath.Join(f.Common.StateDir, "outbox")
 	}
-	paths := []*string{&f.Common.StateDir, &f.Outbox, &f.SigningKey, &f.Link.KeyFile}
+	paths := []*string{&f.Common.StateDir, &f.Outbox, &f.Link.KeyFile}
+	if !strings.HasPrefix(f.SigningKey, "agent:") && !strings.HasPrefix(f.SigningKey, "pkcs11:") {
+		paths = append(paths, &f.SigningKey)
+	}
 	for i := range f.PyPI {
 		c := &f.PyPI[i].Config
 		paths = append(paths, &c.CAFile, &c.PasswordFile)
@@ -76,6 +86,12 @@ func (f *outsideFile) finish(d *document, dir string) {
 	}
 	if d.has("link_rate") && f.LinkRate == 0 {
 		d.on("link_rate", "link_rate: must not be zero")
+	}
+	if f.Base != mirrorBaseSealed && f.Base != mirrorBaseSent && f.Base != mirrorBaseConfirmed {
+		d.on("base", "base: want sealed, sent or confirmed, got %q", f.Base)
+	}
+	if f.FullEvery < 0 {
+		d.on("full_every", "full_every: %d, want 0 or more", f.FullEvery)
 	}
 	f.Link.validate(d)
 	if !d.has("link_rate") {
