@@ -96,7 +96,7 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 	}
 	res.Approved, res.ApprovedBy = true, rep.ApprovedBy
 	return a.result(res, func() error {
-		_, err := fmt.Fprintf(a.out, "approved %s by %s (%s)\n", a.bundle, clean(name), bundle.Fingerprint(key.Public()))
+		_, err := fmt.Fprintf(a.out, "approved %s by %s (%s)\n", a.bundle, clean(key.Name), bundle.Fingerprint(key.Public()))
 		return err
 	})
 }

@@ -285,6 +285,7 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 		fmt.Fprintln(a.out, l)
 	}
 	err = errors.Join(append(j.errs, err)...)
+	err = errors.Join(err, keepLog(cfg, led))
 	return errors.Join(err, led.RecordRun(ledger.Run{Command: command, Started: started.UTC(), Finished: time.Now().UTC(), ExitCode: classify(err).code}))
 }
 

@@ -159,6 +159,7 @@ func (a *app) importBundles(ctx context.Context, o *importOptions, args []string
 	if err != nil {
 		p.finish()
 	}
+	err = errors.Join(err, keepLog(cfg, led))
 	return errors.Join(err, led.RecordRun(ledger.Run{Command: "import", Started: started.UTC(), Finished: time.Now().UTC(), ExitCode: classify(err).code}))
 }
 

@@ -48,6 +48,7 @@ type opened struct {
 	approvedBy []string
 	snaps      []*artifact.Snapshot
 	models     []*models.Set // beside snaps; nil where a source has no models
+	log        string        // what the transparency log says of it
 }
 
 // look opens a bundle without insisting on its signature.
@@ -115,6 +116,7 @@ type inspectResult struct {
 	SignedBy  []string             `json:"signed_by"`
 	Why       string               `json:"why,omitempty"`
 	ID        artifact.Digest      `json:"id"`
+	Log       string               `json:"log,omitempty"`
 	Manifest  *bundle.Manifest     `json:"manifest"`
 	Snapshots []*artifact.Snapshot `json:"snapshots"`
 }
@@ -130,6 +132,12 @@ func (a *app) inspect(ctx context.Context, arg string, all bool) (err error) {
 		if s != nil {
 			res.Snapshots = append(res.Snapshots, s)
 		}
+	}
+	if cfg, err := a.load(""); err == nil {
+		if b.log, err = logLine(cfg, b.m); err != nil {
+			return err
+		}
+		res.Log = b.log
 	}
 	return a.result(res, func() error { return b.print(a.out, all) })
 }
@@ -151,6 +159,9 @@ func (b *opened) print(w io.Writer, all bool) error {
 	var bytes int64
 	for _, bl := range m.Blobs {
 		bytes += bl.Size
+	}
+	if b.log != "" {
+		fmt.Fprintf(w, "log        %s\n", b.log)
 	}
 	fmt.Fprintf(w, "carries    %s, %s\n\n", plural(len(m.Blobs), "blob"), size(bytes))
 	if err := table(w, func(w io.Writer) {

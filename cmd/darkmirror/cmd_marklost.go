@@ -46,6 +46,9 @@ func (a *app) markLost(arg string) (err error) {
 	} else if err != nil {
 		return err
 	}
+	if err := keepLog(cfg, led); err != nil {
+		return err
+	}
 	res := map[string]any{"schema": "darkmirror.mark-lost/v1", "stream": cfg.Stream, "seq": seqName(seq)}
 	return a.result(res, func() error {
 		_, err := fmt.Fprintf(a.out, "%s of stream %s counts as lost; the next export carries its blobs again\n", seqName(seq), cfg.Stream)

@@ -61,6 +61,12 @@ func killState(t testing.TB, dir string) map[string]string {
 			return nil
 		case base == "verdicts.db":
 			return nil // whatever is in it may be gone: it is scanned again
+		case strings.Contains(rel, "state/translog/"):
+			// Each run has a key of its own, and with it other hashes.
+			if base != "entries" {
+				return nil
+			}
+			b = regexp.MustCompile(`"time":"[^"]*"`).ReplaceAll(b, nil)
 		case base == "ledger.db":
 			state[rel] = killLedger(t, dir)
 			return nil

@@ -129,7 +129,7 @@ It contacts the hosts that the configuration names, and no other.`,
 	root.AddCommand(
 		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newSend(a), newRecut(a), newCarry(a), newMarkLost(a), newApprove(a),
 		newReceive(a),
-		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newModels(a), newStatus(a), newInspect(a), newDiff(a), newReport(a),
+		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newModels(a), newStatus(a), newInspect(a), newDiff(a), newReport(a), newLog(a),
 		newKey(a), newConfig(a), newVersion(a), newCompletion(a),
 	)
 	addTopics(root)

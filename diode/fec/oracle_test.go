@@ -21,10 +21,11 @@ func times(a, b byte) byte {
 	return p
 }
 
-// over is 1/a, by a to the power of 254.
+// over is 1/a, which is a to the power of 254 = 2+4+8+16+32+64+128.
 func over(a byte) byte {
 	p := byte(1)
-	for range 254 {
+	for range 7 {
+		a = times(a, a)
 		p = times(p, a)
 	}
 	return p

@@ -42,6 +42,15 @@ func (l *Ledger) Imported(name string, seq uint64) (rec Imported, ok bool, err e
 	return rec, ok, err
 }
 
+// AllImported lists the imported bundles of a stream by sequence.
+func (l *Ledger) AllImported(name string) (all []Imported, err error) {
+	err = l.view(func(tx *bolt.Tx) error {
+		all, err = list[Imported](stream(tx, bucketImported, name))
+		return err
+	})
+	return all, err
+}
+
 // LastImported is the imported bundle of the highest sequence.
 func (l *Ledger) LastImported(name string) (rec Imported, ok bool, err error) {
 	err = l.view(func(tx *bolt.Tx) error {
