@@ -10,14 +10,15 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients clients-models conformance registries s3 scan report fuzz bench bench-oci bench-models bench-scan clean
+.PHONY: help build check lint test demo crash clients clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-diode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-build: ## build bin/darkmirror
+build: ## build bin/darkmirror and bin/darkdiode
 	@$(GO) version >/dev/null 2>&1 || { echo "make: Go is missing: install Go $$(sed -n 's/^go //p' go.mod) or newer" >&2; exit 1; }
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags=-buildid= -o bin/darkmirror ./cmd/darkmirror
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags=-buildid= -o bin/darkdiode ./cmd/darkdiode
 
 check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, golangci-lint, registry names
 	@files=$$($(GOFUMPT) -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$files" || { echo "gofumpt: $$files" >&2; exit 1; }
@@ -31,7 +32,7 @@ check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, go
 test: ## all tests with the race detector, then the kill -9 tests in their short form
 	sh testdata/need.sh test
 	CGO_ENABLED=1 DARKMIRROR_NEED_CLAMD=1 $(GO) test -race -count=1 -timeout=20m ./...
-	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./mirror/files ./bundle ./apt ./oci/... ./models/... ./cmd/darkmirror
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./mirror/files ./mirror/translog ./bundle ./bundle/root ./bundle/carry ./apt ./oci/... ./models/... ./cmd/darkmirror
 
 crash: ## kill -9 at every fail point and every passage of it (slow)
 	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror
@@ -63,6 +64,10 @@ scan: build ## a real clamd: what is found, what is refused, no network, judged 
 	sh testdata/need.sh scan
 	bash testdata/scan/run.sh
 
+link: ## the one-way link in network namespaces: a bad line, kills, garbage, and no frame from the inside
+	sh testdata/need.sh link
+	bash bench/diode/run.sh short
+
 report: ## the report in Chromium: light, dark, a phone, print
 	sh testdata/need.sh report
 	sh testdata/report/screenshot.sh
@@ -82,6 +87,10 @@ bench-models: build ## figures for models, beside hf download and nginx
 bench-scan: build ## figures of the scanners, beside clamscan, Trivy's own engine, picklescan, modelscan and fickling
 	sh testdata/need.sh scan
 	bash bench/scan/run.sh
+
+bench-diode: ## figures of the link, 10 GB a case, beside udpcast and a plain copy
+	sh testdata/need.sh link
+	bash bench/diode/run.sh
 
 clean: ## remove what was built
 	rm -rf bin .cache .demo .venv bench/results

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ func tileColumns(k, payload, columns int) int {
 	return min(columns, max(1, tileBytes/(k*payload)))
 }
 
+// workPriority is a nice value.
+const workPriority = 10
+
 // A worker repairs generations, hashes what is whole, and moves objects to
 // their names. One goroutine has it.
 type worker struct {
@@ -36,6 +40,10 @@ type worker struct {
 // work is the worker's goroutine.
 func (r *Receiver) work() {
 	defer close(r.saves)
+	// Repair and hashing can wait for packets, and packets cannot wait. The
+	// thread ends with this goroutine.
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, workPriority) // a wish
 	w := &worker{r: r, codes: map[int]*fec.Code{}}
 	for job := range r.jobs {
 		if job.generation != nil {

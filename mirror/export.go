@@ -43,6 +43,9 @@ type Exporter struct {
 	Expires    time.Duration
 	Signer     bundle.Signer
 	Base       Base
+	// Root are the files of the chain of keys, by name; every bundle brings
+	// them.
+	Root map[string][]byte
 	// Fetches is how many files are fetched at once over all sources.
 	Fetches int
 
@@ -427,7 +430,7 @@ func (e *Exporter) Seal(ctx context.Context, run *Run, heartbeat bool) (*Sealed,
 	}
 	e.event(artifact.Event{Stage: "seal", TotalBytes: w.bytes, TotalItems: len(m.Blobs)})
 	failpoint.Here("export.seal")
-	out, err := bundle.Seal(ctx, e.Outbox, m, e.Store.Open, e.Signer, bundle.SealOptions{VolumeSize: e.VolumeSize, OnEvent: e.OnEvent})
+	out, err := bundle.Seal(ctx, e.Outbox, m, e.Store.Open, e.Signer, bundle.SealOptions{VolumeSize: e.VolumeSize, Root: e.Root, OnEvent: e.OnEvent})
 	if err != nil {
 		return nil, fmt.Errorf("seal bundle %06d: %w", m.Seq, err)
 	}

@@ -31,9 +31,14 @@ type Importer struct {
 	Ledger     *ledger.Ledger
 	Publishers []Publisher
 	Trust      bundle.Trust
-	Inboxes    []string
-	StateDir   string
-	AcceptGap  bool
+	// TrustOf, if set, decides instead of Trust, from the chain of keys that
+	// the bundle brings.
+	TrustOf func(*bundle.Reader) (bundle.Trust, error)
+	// Decrypter reads encrypted bundles; nil for none.
+	Decrypter bundle.Decrypter
+	Inboxes   []string
+	StateDir  string
+	AcceptGap bool
 	// Scanner judges again what was judged outside, when Rescan says so; nil
 	// for never.
 	Scanner *scan.Runner
@@ -65,6 +70,27 @@ type Outcome struct {
 type Published struct {
 	Source string
 	Text   string
+}
+
+// verifyEnvelope verifies with the keys that are trusted for this bundle.
+func (i *Importer) verifyEnvelope(r *bundle.Reader) (*bundle.Manifest, *bundle.Report, error) {
+	t := i.Trust
+	if i.TrustOf != nil {
+		var err error
+		if t, err = i.TrustOf(r); err != nil {
+			return nil, nil, err
+		}
+	}
+	return r.Verify(t)
+}
+
+// open opens a bundle, with what decrypts it.
+func (i *Importer) open(c bundle.Candidate) (*bundle.Reader, error) {
+	r, err := bundle.Open(c.Dirs...)
+	if err == nil && i.Decrypter != nil {
+		r.UseDecrypter(i.Decrypter)
+	}
+	return r, err
 }
 
 func (i *Importer) event(ev artifact.Event) {
@@ -113,12 +139,12 @@ func (i *Importer) Import(ctx context.Context, named []bundle.Candidate, now tim
 
 // one takes one bundle through verification, staging and publication.
 func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, now time.Time, swept, dryRun bool) (err error) {
-	r, err := bundle.Open(c.Dirs...)
+	r, err := i.open(c)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	m, rep, err := r.Verify(i.Trust)
+	m, rep, err := i.verifyEnvelope(r)
 	if err != nil {
 		return err
 	}
@@ -564,12 +590,12 @@ func (i *Importer) publish(ctx context.Context, m *bundle.Manifest, snaps []*art
 // covers and that were not read into anything.
 func (i *Importer) Check(ctx context.Context, c bundle.Candidate, now time.Time, sequence bool) (out *Outcome, m *bundle.Manifest, warnings []string, err error) {
 	out = &Outcome{Name: c.Name, Stream: c.Stream, Seq: c.Seq}
-	r, err := bundle.Open(c.Dirs...)
+	r, err := i.open(c)
 	if err != nil {
 		return out, nil, nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	m, rep, err := r.Verify(i.Trust)
+	m, rep, err := i.verifyEnvelope(r)
 	if err != nil {
 		return out, nil, nil, err
 	}

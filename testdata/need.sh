@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh test|demo|clients|clients-models|scan|report: installs what that target needs where it can, and
+# need.sh test|demo|clients|clients-models|scan|link|report: installs what that target needs where it can, and
 # says in one line what is missing where it cannot.
 set -eu
 target=$1
@@ -43,6 +43,11 @@ esac
 if [ "$target" = scan ] && [ "$(id -u)" = 0 ]; then
 	need ip iproute2
 	need strace strace
+fi
+if [ "$target" = link ]; then
+	need ip iproute2
+	need ethtool ethtool
+	need udp-sender udpcast
 fi
 if [ "$target" = report ]; then
 	need chromium chromium

@@ -74,14 +74,20 @@ ready() { # waits until the receiver says so, as often as $1
 field() { sed -nE "s/.*\"$1\": *([0-9.]+).*/\1/p" "$WORK/status.json" | head -n 1; }
 cpu() { awk -v t="$(getconf CLK_TCK)" '{print ($14+$15+$16+$17)/t}' /proc/"$1"/stat 2>/dev/null || echo 0; }
 
+frames() { ip netns exec $OUT cat /sys/class/net/d0/statistics/rx_packets; }
+
 # transfer NAME MTU RATE RELAY SEND: one case; DURING may act while it runs.
+# CASES, a pattern, picks some.
 transfer() {
+	[[ $1 =~ ${CASES:-.} ]] || return 0
 	local name=$1 mtu=$2 rate=$3 relay=$4 send=$5 to=10.9.0.2:7337 relayed=
 	rm -rf "${BOX:?}"/* "$BOX/.darkdiode" "$WORK/received" "$WORK/relay.out"
 	: >"$WORK/receiver.log"
 	: >"$WORK/received"
 	receiver
 	ready 1
+	local before after
+	before=$(frames)
 	if [ -n "$relay" ]; then
 		to=127.0.0.1:7337
 		# shellcheck disable=SC2086
@@ -115,9 +121,15 @@ transfer() {
 	done
 	rm -f "$WORK/receiver.pid"
 	[ -z "$relayed" ] || { kill -INT $relayed; wait $relayed || true; }
+	after=$(frames)
+	if [ "$before" != "$after" ]; then
+		echo "bench/diode: $name: $((after - before)) frames came from the inside" >&2
+		return 1
+	fi
 	if ! cmp "$BOX/data" "$WORK/data"; then
 		echo "bench/diode: $name: what arrived is not what was sent" >&2
 		tail -n 5 "$WORK/receiver.log" >&2
+		cat "$WORK/status.json" >&2
 		return 1
 	fi
 	awk -v name="$name" -v mb="$MB" -v s="$(sed -nE 's/.*"seconds":([0-9.]+).*/\1/p' "$WORK/sent.json")" -v rep="$(field repaired)" \
@@ -154,7 +166,7 @@ cp "$WORK/data" "$BOX/warm" && rm "$BOX/warm"
 echo "== a bad line: relay in between, profile default (200+20), MTU 1500"
 wire 1500
 R=${RELAY_RATE:-800m}
-[ -n "${ONLY:-}" ] || transfer "nothing" 1500 $R "--seed 1" "--profile default"
+transfer "nothing" 1500 $R "--seed 1" "--profile default"
 transfer "2 % lost at random" 1500 $R "--loss 0.02" "--profile default"
 transfer "bursts of 2,500 packets" 1500 $R "--burst 2500 --burst-at 50000 --burst-each $((MB > 1000 ? 250000 : 60000))" "--profile default"
 transfer "reordered by 1,000 packets" 1500 $R "--reorder-each 50 --reorder-by 1000" "--profile default"

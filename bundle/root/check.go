@@ -73,8 +73,8 @@ func checkName(s string) error {
 }
 
 func (r *Root) checkKeys() error {
-	if n := len(r.Keys); n == 0 || n > maxKeys {
-		return fmt.Errorf("%d keys, want 1 to %d", n, maxKeys)
+	if n := len(r.Keys); n < 2 || n > maxKeys {
+		return fmt.Errorf("%d keys, want 2 to %d", n, maxKeys)
 	}
 	names := make(map[string]bool, len(r.Keys))
 	for i, k := range r.Keys {

@@ -105,6 +105,10 @@ type Root struct {
 	digest artifact.Digest
 }
 
+// Digest is that of the payload that this was read from: the fingerprint that
+// people compare. It is zero for a statement that was not read.
+func (r *Root) Digest() artifact.Digest { return r.digest }
+
 // A Key is a public key; [NewKey] makes one.
 type Key struct {
 	ID        string `json:"id"`

@@ -66,6 +66,9 @@ func OpenStore(dir string) (*Store, error) {
 	if err == nil {
 		err = s.load(p)
 	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open the store of root files: %w", err)
+	}
 	if err != nil {
 		return nil, refusal(s.dir, "the store of root files is damaged: restore it, or pin the root file anew", err)
 	}
@@ -179,9 +182,9 @@ func (s *Store) Advance(files map[int][]byte, now time.Time) ([]int, error) {
 	var fresh []*Verified
 	var versions []int
 	for _, n := range slices.Sorted(maps.Keys(files)) {
-		if n <= cur.file.root.Version && len(fresh) == 0 {
+		if n <= cur.file.root.Version {
 			if err := s.compare(n, files[n]); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", fileName(n), err)
 			}
 			continue
 		}
@@ -192,7 +195,7 @@ func (s *Store) Advance(files map[int][]byte, now time.Time) ([]int, error) {
 		}
 		next, err := cur.next(files[n])
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", fileName(n), err)
 		}
 		cur, fresh, versions = next, append(fresh, next), append(versions, n)
 	}

@@ -268,6 +268,9 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 			j.exp.VolumeSize = int64(o.volumeSize)
 		}
 		j.exp.Base.Full, j.exp.Base.Seq = o.full, o.base
+		if err := named(cfg, led, sign); err != nil {
+			return err
+		}
 		adopted, err := j.exp.Recover(ownTrust(sign))
 		if err != nil {
 			return err
@@ -287,6 +290,26 @@ func (a *app) outside(ctx context.Context, command string, o *exportOptions, ste
 	err = errors.Join(append(j.errs, err)...)
 	err = errors.Join(err, keepLog(cfg, led))
 	return errors.Join(err, led.RecordRun(ledger.Run{Command: command, Started: started.UTC(), Finished: time.Now().UTC(), ExitCode: classify(err).code}))
+}
+
+// named refuses to seal with a key that the pinned root does not name: the
+// inside would refuse the bundle.
+func named(cfg *config.Config, led *ledger.Ledger, s bundle.Signer) error {
+	v, err := pinnedRoot(cfg)
+	if err != nil || v == nil {
+		return err
+	}
+	last, _, err := led.LastSealed(cfg.Stream)
+	if err != nil {
+		return err
+	}
+	id := bundle.KeyID(s.Public())
+	for _, k := range v.Trust(last.Seq + 1).Keys {
+		if k.Role == bundle.RoleExporter && bundle.KeyID(k.Public) == id {
+			return nil
+		}
+	}
+	return usagef("signing key %s is none of the exporters of root version %d\ndarkmirror key root next --add exporter=KEY makes a version that names it", s.Name, v.Root().Version)
 }
 
 func (j *job) makePlan() error {
@@ -378,6 +401,9 @@ func (j *job) seal() error {
 	}
 	j.say("seal    bundle %s: %s, %s, %s, signed by %s", seqName(out.Seq), plural(out.Blobs, "blob"), size(out.Bytes), plural(out.Volumes, "volume"), j.exp.Signer.Name)
 	j.say("outbox  %s", out.Dir)
+	if err := keepDocuments(j.cfg, out.Seq, out.Dir); err != nil {
+		return err
+	}
 	if err := j.report(seqName(out.Seq), out.Dir); err != nil {
 		return err
 	}
@@ -402,6 +428,13 @@ func (j *job) lateReport() error {
 		return err
 	}
 	seq := seqName(last.Seq)
+	if _, err := os.Stat(keptFile(j.cfg, last.Seq)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(last.Dir); err == nil {
+			if err := keepDocuments(j.cfg, last.Seq, last.Dir); err != nil {
+				return err
+			}
+		}
+	}
 	// The JSON is written last.
 	if _, err := os.Stat(filepath.Join(reportsDir(j.cfg), seq+".json")); !errors.Is(err, fs.ErrNotExist) {
 		return err

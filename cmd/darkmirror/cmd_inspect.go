@@ -51,6 +51,27 @@ type opened struct {
 	log        string        // what the transparency log says of it
 }
 
+// unlock gives a reader what decrypts it, and the trust of the pinned chain.
+func (a *app) unlock(cfg *config.Config, r *bundle.Reader, t *bundle.Trust) error {
+	if d, err := decrypter(cfg); err != nil {
+		return err
+	} else if d != nil {
+		r.UseDecrypter(d)
+	}
+	if cfg.Role != config.Inside {
+		return nil
+	}
+	of, err := rootTrust(cfg)
+	if err != nil || of == nil {
+		return err
+	}
+	// A look shows what is refused, too.
+	if chain, err := of(r); err == nil {
+		*t = chain
+	}
+	return nil
+}
+
 // look opens a bundle without insisting on its signature.
 func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 	cfg, cfgErr := a.load("")
@@ -83,6 +104,11 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 	r, err := bundle.Open(found[0].Dirs...)
 	if err != nil {
 		return nil, err
+	}
+	if cfgErr == nil {
+		if err := a.unlock(cfg, r, &t); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
 	}
 	b := &opened{r: r}
 	b.keys = t.Keys

@@ -50,7 +50,7 @@ there with darkmirror key trust.
 		Args:  cobra.ExactArgs(1),
 		RunE:  func(_ *cobra.Command, args []string) error { return a.keyTrust(args[0]) },
 	}
-	cmd.AddCommand(generate, show, trustCmd)
+	cmd.AddCommand(generate, show, trustCmd, newKeyRoot(a))
 	return cmd
 }
 

@@ -147,7 +147,7 @@ func (res *statusResult) waitingIn(boxes []string, last map[string]uint64) error
 		w := waiting{Stream: c.Stream, Seq: seqName(c.Seq), Dirs: c.Dirs, Missing: []string{}}
 		if r, err := bundle.Open(c.Dirs...); err != nil {
 			w.Missing = append(w.Missing, firstOf(err))
-		} else if _, err := r.Unverified(); err != nil {
+		} else if _, err := unlessEncrypted(r); err != nil {
 			w.Missing = append(w.Missing, firstOf(errors.Join(err, r.Close())))
 		} else {
 			vols, err := r.Volumes()
@@ -232,4 +232,13 @@ func (res *statusResult) print(w io.Writer, cfg *config.Config) error {
 		fmt.Fprintln(w)
 	}
 	return nil
+}
+
+// unlessEncrypted reads the manifest, which Volumes needs of a plain bundle. The
+// volumes of an encrypted one are in its signed list.
+func unlessEncrypted(r *bundle.Reader) (*bundle.Manifest, error) {
+	if r.Encrypted() {
+		return nil, nil
+	}
+	return r.Unverified()
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/darkmirror/darkmirror/bundle"
 	"github.com/darkmirror/darkmirror/bundle/carry"
 	"github.com/darkmirror/darkmirror/diode"
 	"github.com/darkmirror/darkmirror/diode/linkend"
@@ -93,7 +94,7 @@ func isUnreachable(err error) bool {
 
 func isUsage(err error) bool {
 	return isA[*usageError](err) || isA[config.Problems](err) || errors.Is(err, fetch.ErrHost) || errors.Is(err, pypi.ErrLock) ||
-		errors.Is(err, diode.ErrConfig) || errors.Is(err, oneway.ErrNotSealed)
+		errors.Is(err, diode.ErrConfig) || errors.Is(err, bundle.ErrNoIdentity) || errors.Is(err, oneway.ErrNotSealed)
 }
 
 // isPolicy: something is held back, or an engine could not judge.

@@ -127,8 +127,8 @@ It contacts the hosts that the configuration names, and no other.`,
 		return usagef("%w\n%s --help shows the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newSend(a), newRecut(a), newCarry(a), newMarkLost(a), newApprove(a),
-		newReceive(a),
+		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newSend(a), newResend(a), newRecut(a), newCarry(a), newEncrypt(a), newMarkLost(a), newApprove(a),
+		newReceive(a), newReceipt(a),
 		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newModels(a), newStatus(a), newInspect(a), newDiff(a), newReport(a), newLog(a),
 		newKey(a), newConfig(a), newVersion(a), newCompletion(a),
 	)

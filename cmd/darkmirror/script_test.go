@@ -102,10 +102,19 @@ func TestScript(t *testing.T) {
 					fmt.Fprintln(out, r)
 				}
 			}),
-			"outside":  command("outside DIR [NAME|LINE]...", 1, -1, outside),
-			"inside":   command("inside DIR [NAME|LINE]...", 1, -1, inside),
-			"carry":    command("carry FROM TO SEQ...", 3, -1, carryBundles),
-			"find":     command("find VAR PATTERN", 2, 2, func(ts *testscript.TestScript, a []string) { ts.Setenv(a[0], only(ts, a[1])) }),
+			"outside": command("outside DIR [NAME|LINE]...", 1, -1, outside),
+			"inside":  command("inside DIR [NAME|LINE]...", 1, -1, inside),
+			"carry":   command("carry FROM TO SEQ...", 3, -1, carryBundles),
+			"find":    command("find VAR PATTERN", 2, 2, func(ts *testscript.TestScript, a []string) { ts.Setenv(a[0], only(ts, a[1])) }),
+			"fingerprint": command("fingerprint VAR FILE", 2, 2, func(ts *testscript.TestScript, a []string) {
+				for line := range strings.Lines(ts.ReadFile(a[1])) {
+					if f, ok := strings.CutPrefix(strings.TrimSpace(line), "fingerprint "); ok {
+						ts.Setenv(a[0], f)
+						return
+					}
+				}
+				ts.Fatalf("no fingerprint in %s", a[1])
+			}),
 			"flip":     command("flip FILE OFFSET", 2, 2, flip),
 			"truncate": command("truncate FILE SIZE", 2, 2, truncate),
 			"tamper":   command("tamper ENVELOPE OLD NEW", 3, 3, tamper),

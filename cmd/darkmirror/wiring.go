@@ -15,6 +15,8 @@ import (
 
 	"github.com/darkmirror/darkmirror/apt"
 	"github.com/darkmirror/darkmirror/bundle"
+	"github.com/darkmirror/darkmirror/bundle/crypt"
+	"github.com/darkmirror/darkmirror/bundle/root"
 	signing "github.com/darkmirror/darkmirror/bundle/signer"
 	"github.com/darkmirror/darkmirror/mirror"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -64,6 +66,9 @@ func (a *app) exporter(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 		Base: mirror.Base{Policy: cfg.Base, Every: cfg.FullEvery}, OnEvent: onEvent,
 	}
 	var err error
+	if e.Root, err = rootFiles(cfg); err != nil {
+		return nil, err
+	}
 	if e.Sources, err = a.sources(cfg, st, log, onEvent); err != nil {
 		return nil, err
 	}
@@ -236,6 +241,38 @@ func openKey(spec string) (bundle.Signer, error) {
 	return s, nil
 }
 
+// decrypter opens the age identities of the configuration; nil for none.
+func decrypter(cfg *config.Config) (bundle.Decrypter, error) {
+	var all []crypt.Identity
+	for _, name := range cfg.Identities {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		list, err := crypt.ParseIdentities(raw)
+		if err != nil {
+			return nil, usagef("%s: %w", name, err)
+		}
+		all = append(all, list...)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return crypt.NewDecrypter(all)
+}
+
+// rootFiles is the chain of keys that bundles bring; nil where none is pinned.
+func rootFiles(cfg *config.Config) (map[string][]byte, error) {
+	s, err := root.OpenStore(rootDir(cfg))
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := s.Current(); !ok {
+		return nil, nil
+	}
+	return s.Files()
+}
+
 // ownTrust trusts the exporter's own key, to recognise what it sealed.
 func ownTrust(s bundle.Signer) bundle.Trust {
 	return bundle.Trust{Keys: []bundle.TrustedKey{{Name: s.Name, Role: bundle.RoleExporter, Public: s.Public()}}}
@@ -302,6 +339,12 @@ func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 	i := &mirror.Importer{
 		Store: st, Ledger: led, Trust: t, Inboxes: cfg.Inbox, StateDir: cfg.StateDir,
 		AcceptGap: cfg.Gap == config.GapAcceptIfComplete, OnEvent: onEvent,
+	}
+	if i.TrustOf, err = rootTrust(cfg); err != nil {
+		return nil, err
+	}
+	if i.Decrypter, err = decrypter(cfg); err != nil {
+		return nil, err
 	}
 	for j := range cfg.PyPI {
 		c := &cfg.PyPI[j]

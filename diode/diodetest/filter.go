@@ -11,7 +11,6 @@
 package diodetest
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math/rand/v2"
 )
@@ -35,7 +34,6 @@ type Impairment struct {
 	GarbageEvery  int // every so many, a random packet of 0 to maxGarbage bytes
 	ReplayEvery   int // every so many, an old packet again
 
-	Former // fallbacks for the fields above
 }
 
 // GE is the model of Gilbert and Elliott: a line that is good or bad, and
@@ -89,7 +87,7 @@ type delayed struct {
 
 // New makes a filter.
 func New(i Impairment) *Filter {
-	f := &Filter{i: i.whole(), buf: make([]byte, maxGarbage)}
+	f := &Filter{i: i, buf: make([]byte, maxGarbage)}
 	for source := range f.chance {
 		f.chance[source] = rand.New(rand.NewPCG(i.Seed, uint64(source))) //nolint:gosec // the same packets for the same seed
 	}
@@ -228,20 +226,3 @@ func (f *Filter) happens(source int, share float64) bool {
 }
 
 func every(n, k int) bool { return k > 0 && n%k == k-1 }
-
-// Former holds the names that these fields had before, which bench/diode/relay
-// sets. They go when it does not.
-type Former struct {
-	BurstEach, ReorderEach, FlipEach, TruncateEach, GarbageEach, ReplayEach int
-}
-
-// whole is the impairment with the former fields where they belong.
-func (i Impairment) whole() Impairment {
-	i.BurstEvery = cmp.Or(i.BurstEvery, i.BurstEach)
-	i.ReorderEvery = cmp.Or(i.ReorderEvery, i.ReorderEach)
-	i.FlipEvery = cmp.Or(i.FlipEvery, i.FlipEach)
-	i.TruncateEvery = cmp.Or(i.TruncateEvery, i.TruncateEach)
-	i.GarbageEvery = cmp.Or(i.GarbageEvery, i.GarbageEach)
-	i.ReplayEvery = cmp.Or(i.ReplayEvery, i.ReplayEach)
-	return i
-}

@@ -107,9 +107,27 @@ func TestRelayFlushes(t *testing.T) {
 	}
 }
 
-// TestRelayEnds gives the socket back as it was, but for its buffer.
+// TestRelayHoldsNothingBack: what waits when the relay ends comes then.
+func TestRelayHoldsNothingBack(t *testing.T) {
+	in, from := listen(t), listen(t)
+	f := New(Impairment{ReorderEvery: 1, ReorderBy: 1000})
+	f.Feed(packet(3), func(p []byte) { t.Errorf("packet %d came too early", number(p)) })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Relay(ctx, in, addr(from), f); err != nil {
+		t.Fatal(err)
+	}
+	if got := number(receive(t, from)); got != 3 {
+		t.Errorf("packet %d came, want 3", got)
+	}
+}
+
+// TestRelayEnds: the socket can be read from afterwards, without a deadline.
 func TestRelayEnds(t *testing.T) {
 	in, from, sender := listen(t), listen(t), listen(t)
+	if err := in.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := Relay(ctx, in, addr(from), New(Impairment{})); err != nil {
@@ -119,7 +137,7 @@ func TestRelayEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := make([]byte, packetSize)
-	n, _, err := in.ReadFromUDPAddrPort(p) // no deadline may be left
+	n, _, err := in.ReadFromUDPAddrPort(p)
 	if err != nil || number(p[:n]) != 1 {
 		t.Errorf("read %x, %v after the relay", p[:n], err)
 	}

@@ -182,6 +182,7 @@ func TestCompute(t *testing.T) {
 		{Wish{Rate: 1e8, MTU: 1500, Outage: 5 * time.Second}, "default"},
 		{Wish{Rate: 1e9, MTU: 1500, Outage: 500 * time.Millisecond, Loss: .012}, "robust"},
 		{Wish{Rate: 1e9, MTU: 1500, Loss: .05}, "heavy"},
+		{Wish{Rate: 1e9, MTU: 1500, Loss: .00569}, "default"}, // takes every row
 		{Wish{Rate: 1e3, MTU: 140}, "default"},
 		{Wish{Rate: 1e12, MTU: 9000, MaxSpool: 64 << 30}, "default"},
 	} {
@@ -248,6 +249,7 @@ func TestComputeRefuses(t *testing.T) {
 		{Wish{Rate: 1e9, MTU: 1500, Loss: -.1}, []string{"loss -0.1", "from 0, below 1"}},
 		{Wish{Rate: 1e9, MTU: 1500, Loss: .3}, []string{"loss 30 %", "heavy (192+64) bears at most 7.214 %"}},
 		{Wish{Rate: 1e9, MTU: 1500, Loss: .005, Profile: "lean"}, []string{"loss 0.5 %", "lean (240+16) bears at most 0.245 %"}},
+		{Wish{Rate: 1e9, MTU: 1500, Loss: .00569, Outage: 1, Profile: "default"}, []string{"loss 0.569 %", "no rows left for an interruption"}},
 		{Wish{Rate: 1e9, MTU: 1500, Outage: -1}, []string{"outage -1ns", "no less than 0"}},
 		{Wish{Rate: 1e9, MTU: 1500, Outage: time.Hour}, []string{"outage 1h0m0s", "default outlasts at most 9.", "heavy outlasts at most 9."}},
 		{Wish{Rate: 1e9, MTU: 1500, Outage: math.MaxInt64}, []string{"outage 2562047h", "at most"}},
@@ -269,6 +271,24 @@ func TestComputeRefuses(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestInterruptionHasTwoEnds: one that lasts as long as n packets can hit n+1.
+func TestInterruptionHasTwoEnds(t *testing.T) {
+	w := Wish{Rate: 1e9, MTU: 1500, Outage: 2 * time.Second, Profile: "default"}
+	p, err := Compute(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Outage = time.Duration(float64(p.BurstPackets) * float64(p.Payload+114) * 8 / w.Rate * float64(time.Second))
+	more, err := Compute(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if more.BurstPackets <= p.BurstPackets {
+		t.Errorf("an interruption of %s: %d packets, want more than %d", w.Outage, more.BurstPackets, p.BurstPackets)
+	}
+	checkPlan(t, w, more)
 }
 
 // TestRangeIsGranted: what a refusal names as possible is, and no more.

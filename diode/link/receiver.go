@@ -48,6 +48,9 @@ type Receiver struct {
 // in milliseconds.
 const pollTime = 100
 
+// rxPriority is a nice value.
+const rxPriority = -10
+
 // Listen opens the socket and whatever it needs.
 func Listen(c ReceiverConfig) (*Receiver, error) {
 	if c.Port == 0 {
@@ -123,10 +126,12 @@ func (r *Receiver) Stats() ReceiverStats {
 
 // Run calls packet for every datagram, whose bytes are good during the call
 // only, and idle when none waits, every 100 ms, and between batches. Both are
-// called from the goroutine of Run, which keeps its thread.
+// called from the goroutine of Run, which keeps its thread: run it in one of its own.
 func (r *Receiver) Run(ctx context.Context, packet func([]byte), idle func()) error {
+	// The thread goes with its goroutine, and with it its priority: this one
+	// empties the ring before any other of this host works on what was in it.
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, rxPriority) // needs CAP_SYS_NICE, and does without
 	if r.backend == "packet" {
 		return r.runRing(ctx, packet, idle)
 	}

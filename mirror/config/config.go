@@ -70,6 +70,7 @@ type Config struct {
 	LinkRate     Rate // zero: no estimate
 	Base         string
 	FullEvery    int
+	ReceiptsFrom []string
 	Send         OutsideLink
 	Limits       Limits
 
@@ -88,6 +89,8 @@ type Config struct {
 	MaxAge  Duration
 	Serve   Serve
 	Receive InsideLink
+	// Identities are age identity files.
+	Identities []string
 
 	PyPI   []PyPI
 	Apt    []Apt
@@ -173,6 +176,7 @@ type outsideFile struct {
 	ExpiresAfter Duration        `yaml:"expires_after" default:"30d" doc:"a bundle is refused inside so long after it was made"`
 	LinkRate     Rate            `yaml:"link_rate" doc:"speed of the link, for the plan's estimate: 200Mbit/s (default: link.rate)"`
 	Base         string          `yaml:"base" default:"sealed" enum:"sealed|sent|confirmed" doc:"what a delta builds on: every sealed bundle that is not lost, those that were sent, or those that a receipt confirms"`
+	ReceiptsFrom []string        `yaml:"receipts_from" doc:"files of the inside's public keys, whose receipts are believed"`
 	FullEvery    int             `yaml:"full_every" doc:"make every so many bundles stand alone (default: never)"`
 	Link         OutsideLink     `yaml:"link" doc:"the one-way link: where and how to send"`
 	Limits       Limits          `yaml:"limits" doc:"connections to upstreams"`
@@ -193,6 +197,7 @@ type outsidePyPI struct {
 type insideFile struct {
 	Common    common                 `yaml:",inline"`
 	Inbox     []string               `yaml:"inbox" doc:"folders in which bundles arrive"`
+	Identity  []string               `yaml:"identities" doc:"age identity files that encrypted bundles are read with"`
 	Trust     []string               `yaml:"trust" doc:"files of trusted exporters' public keys, beside those stored by key trust"`
 	Approvers []string               `yaml:"approvers" doc:"files of the public keys of those who may approve bundles"`
 	Approvals int                    `yaml:"approvals" doc:"how many of them must have approved a bundle (default: 1 where there are approvers)"`
@@ -298,6 +303,7 @@ func (f *outsideFile) fill(c *Config) {
 	c.Stream, c.Outbox, c.SigningKey, c.VolumeSize = f.Stream, f.Outbox, f.SigningKey, f.VolumeSize
 	c.ExpiresAfter, c.LinkRate, c.Limits, c.Scan = f.ExpiresAfter, f.LinkRate, f.Limits, f.Scan
 	c.Approvers, c.Send, c.Base, c.FullEvery = f.Approvers, f.Link, f.Base, f.FullEvery
+	c.ReceiptsFrom = f.ReceiptsFrom
 	for _, s := range f.PyPI {
 		c.PyPI = append(c.PyPI, PyPI{Name: s.Name, Config: s.Config})
 	}
@@ -320,6 +326,7 @@ func (f *insideFile) fill(c *Config) {
 	c.Inbox, c.Trust, c.Gap, c.MaxAge, c.Serve = f.Inbox, f.Trust, f.Gap, f.MaxAge, f.Serve
 	c.Scan, c.Rescan = f.Scan.Config, f.Scan.Rescan
 	c.Approvers, c.Approvals, c.Receive = f.Approvers, f.Approvals, f.Link
+	c.Identities = f.Identity
 	for _, s := range f.PyPI {
 		c.PyPI = append(c.PyPI, PyPI{Name: s.Name, Publish: s.Publish})
 	}

@@ -167,6 +167,12 @@ func (d Duration) String() string {
 	return b.String()
 }
 
+// Set reads a duration from a flag.
+func (d *Duration) Set(text string) error { return d.UnmarshalText([]byte(text)) }
+
+// Type names the kind of a flag's value in help texts.
+func (d *Duration) Type() string { return "TIME" }
+
 // MarshalText writes the form that UnmarshalText reads.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 

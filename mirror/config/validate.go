@@ -71,7 +71,7 @@ func (f *outsideFile) finish(d *document, dir string) {
 			paths = append(paths, &c.Sets[j].Folder)
 		}
 	}
-	paths = append(append(paths, f.Scan.Files()...), each(f.Approvers)...)
+	paths = append(append(append(paths, f.Scan.Files()...), each(f.Approvers)...), each(f.ReceiptsFrom)...)
 	absolute(dir, paths)
 
 	f.Common.validate(d)
@@ -137,7 +137,7 @@ func (f *outsideFile) finish(d *document, dir string) {
 func (f *insideFile) finish(d *document, dir string) {
 	d.defaults(reflect.ValueOf(f).Elem(), "")
 	paths := []*string{&f.Common.StateDir, &f.Serve.Certificate, &f.Serve.KeyFile, &f.Serve.PushTokenFile, &f.Serve.PullTokenFile, &f.Serve.ScannerTokenFile}
-	paths = append(append(paths, each(f.Inbox)...), each(f.Trust)...)
+	paths = append(append(append(paths, each(f.Inbox)...), each(f.Trust)...), each(f.Identity)...)
 	paths = append(append(paths, each(f.Link.KeyFiles)...), &f.Link.Status, &f.Link.Metrics)
 	paths = append(append(paths, f.Scan.Files()...), each(f.Approvers)...)
 	for i := range f.Apt {
