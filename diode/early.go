@@ -11,12 +11,13 @@ type earlyBuffer struct {
 }
 
 type earlyPacket struct {
+	tick     int64
 	transfer uint64
 	data     []byte
 }
 
 // keep copies a packet; false: there is no room.
-func (e *earlyBuffer) keep(transfer uint64, p []byte) bool {
+func (e *earlyBuffer) keep(tick int64, transfer uint64, p []byte) bool {
 	if slices.Contains(e.told, transfer) {
 		return false
 	}
@@ -24,8 +25,19 @@ func (e *earlyBuffer) keep(transfer uint64, p []byte) bool {
 		return false
 	}
 	e.bytes += len(p)
-	e.packets = append(e.packets, earlyPacket{transfer, slices.Clone(p)})
+	e.packets = append(e.packets, earlyPacket{tick, transfer, slices.Clone(p)})
 	return true
+}
+
+// forget drops what has waited for its descriptor in vain: one comes ten times
+// a second.
+func (e *earlyBuffer) forget(tick int64) {
+	n := 0
+	for n < len(e.packets) && e.packets[n].tick < tick {
+		e.bytes -= len(e.packets[n].data)
+		n++
+	}
+	e.packets = slices.Delete(e.packets, 0, n)
 }
 
 // replay gives back the packets of a transfer, in order.

@@ -26,6 +26,8 @@ const (
 	// maxEarly bounds the packets kept until their descriptor comes: a tenth
 	// of a second at 1.3 Gb/s.
 	maxEarly = 16 << 20
+	// earlyTicks is how long they are kept, in seconds.
+	earlyTicks = 2
 	// slabSize is what is written at once; slabs is how many are under way.
 	slabSize = 256 << 10
 	slabs    = 64
@@ -282,6 +284,7 @@ func (r *Receiver) everySecond(now time.Time) {
 	for _, o := range r.objects {
 		r.tell(o)
 	}
+	r.early.forget(r.tick - earlyTicks)
 	r.startSaving()
 	r.publish()
 }

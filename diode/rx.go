@@ -160,6 +160,10 @@ func (r *Receiver) openObject(id objectID, d *descriptor) (*object, error) {
 		return nil, errTooMany
 	}
 	files, err := openFiles(r.state, id, d, r.boot)
+	if errors.Is(err, ErrSpace) {
+		// Nothing of it is there, and the next descriptor would ask again.
+		err = errors.Join(err, r.state.RemoveAll(id.String()))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +290,7 @@ func (r *Receiver) symbol(h header, payload, whole []byte) {
 			switch {
 			case r.accepted.set[h.transfer]:
 				c.old.Add(1)
-			case r.early.keep(h.transfer, whole):
+			case r.early.keep(r.tick, h.transfer, whole):
 			default:
 				c.early.Add(1)
 			}

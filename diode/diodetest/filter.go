@@ -33,7 +33,6 @@ type Impairment struct {
 	TruncateEvery int // every so many, a copy that is shorter
 	GarbageEvery  int // every so many, a random packet of 0 to maxGarbage bytes
 	ReplayEvery   int // every so many, an old packet again
-
 }
 
 // GE is the model of Gilbert and Elliott: a line that is good or bad, and

@@ -1,4 +1,4 @@
-// Package endpoint puts together the two ends of the link: a sender with its
+// Package linkend puts together the two ends of the link: a sender with its
 // plan, pace and sockets, and a receiver with its socket, its proof that
 // nothing can be sent back, and its status files. cmd/darkdiode and the
 // send and receive commands of cmd/darkmirror are thin skins over it.
