@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"github.com/darkmirror/darkmirror/internal/durable"
-	"github.com/darkmirror/darkmirror/internal/failpoint"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 )
 
@@ -73,7 +72,6 @@ func Restore(ctx context.Context, outbox string, d Documents, open func(artifact
 	if err != nil {
 		return nil, err
 	}
-	failpoint.Here("bundle.restore-tmpdir")
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	lim := limits{volume: MinVolumeSize, segment: MaxSegment, zstd: MaxZstdSegment}
 	s, err := newSealer(&again, open, filepath.Join(tmp, volumesDir), SealOptions{VolumeSize: d.VolumeSize, OnEvent: onEvent}, lim)

@@ -420,8 +420,10 @@ func (j *job) seal() error {
 // lateReport writes the report that a killed run owes: that of the last
 // bundle, if it is still in the outbox.
 func (j *job) lateReport() error {
-	if err := durable.Sweep(reportsDir(j.cfg)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, dir := range []string{reportsDir(j.cfg), keptDir(j.cfg)} {
+		if err := durable.Sweep(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	last, ok, err := j.exp.Ledger.LastSealed(j.cfg.Stream)
 	if err != nil || !ok {

@@ -190,7 +190,8 @@ func openLog(cfg *config.Config, write bool) (*translog.Log, crypto.PublicKey, e
 	file := filepath.Join(dir, logKey)
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) && write {
-		if err := os.MkdirAll(dir, 0o750); err != nil {
+		// A run that was killed here may have left a file without its name.
+		if err := errors.Join(os.MkdirAll(dir, 0o750), durable.Sweep(dir)); err != nil {
 			return nil, nil, err
 		}
 		if raw, _, err = bundle.GenerateKey("log-" + cfg.Role); err != nil {

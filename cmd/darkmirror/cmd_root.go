@@ -25,7 +25,7 @@ import (
 func rootDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "root-of-trust") }
 
 type rootOptions struct {
-	out, in    string
+	out        string
 	stream     string
 	expires    config.Duration
 	roots      []string

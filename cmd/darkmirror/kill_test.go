@@ -41,6 +41,20 @@ var killElsewhere = map[string]string{
 	"s3.":                "an object store: TestKill of models/s3",
 	"files.":             "plain files: TestKill of mirror/files",
 
+	"carry.": "media: TestKill of bundle/carry",
+	"root.":  "root files: TestKillStore of bundle/root",
+
+	"translog.cut":        "a log with a line that nobody signed: TestKillAnywhere of mirror/translog",
+	"translog.unfinished": "the same",
+
+	"bundle.recut-tmpdir":           "another cut: TestKillRecut of bundle",
+	"bundle.recut-volumes-synced":   "the same",
+	"bundle.encrypt-tmpdir":         "an encrypted bundle: TestKillEncrypt of bundle",
+	"bundle.encrypt-volumes-synced": "the same",
+	"bundle.carried-written":        "the same",
+	"bundle.root-created":           "root files: TestKillAnywhere of bundle",
+	"bundle.root-synced":            "the same",
+
 	"bundle.approval-signed":  "an approval: TestKillApproval of bundle",
 	"bundle.approval-swept":   "the same",
 	"bundle.approval-written": "the same",

@@ -257,7 +257,7 @@ func (w *killWorld) outside(t *testing.T) {
 		{name: "export", template: "export-1", args: []string{"export", "--plan", "plan.json"}},
 		{name: "delta", template: "export-2", args: []string{"export", "--plan", "plan.json"}},
 		{name: "adopt", template: "adopt", args: []string{"export", "--plan", "plan.json"}},
-		{name: "lost", template: "lost", args: []string{"mark-lost", "2"}, only: regexp.MustCompile(`^ledger\.lost`)},
+		{name: "lost", template: "lost", args: []string{"mark-lost", "2"}, only: regexp.MustCompile(`^(ledger\.mark|translog\.)`)},
 	} {
 		s.check = killCheckOutbox(w.path("outside/state/outbox"))
 		w.trace(t, s)
