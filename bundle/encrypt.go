@@ -103,7 +103,7 @@ func (e *encryption) run(ctx context.Context, outbox string) (out *Sealed, err e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := place(tmp, &Sealed{Dir: dir}, docs); err != nil {
+	if err := place(tmp, &Sealed{Dir: dir}, docs, nil); err != nil {
 		return nil, err
 	}
 	return e.sealed(dir, len(docs[len(docs)-1].data)), nil

@@ -126,7 +126,7 @@ func recut(ctx context.Context, r *Reader, outbox string, o SealOptions, lim lim
 	for _, d := range docs {
 		out.Bytes += int64(len(d.data))
 	}
-	if err := place(tmp, out, docs); err != nil {
+	if err := place(tmp, out, docs, nil); err != nil {
 		return nil, err
 	}
 	return out, nil

@@ -104,7 +104,7 @@ func Restore(ctx context.Context, outbox string, d Documents, open func(artifact
 	for _, doc := range docs {
 		out.Bytes += int64(len(doc.data))
 	}
-	if err := place(tmp, out, docs); err != nil {
+	if err := place(tmp, out, docs, nil); err != nil {
 		return nil, err
 	}
 	return out, nil

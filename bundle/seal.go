@@ -51,10 +51,6 @@ type Sealed struct {
 	ID      artifact.Digest
 	Volumes []VolumeInfo
 	Bytes   int64 // in all files of the bundle
-
-	// signer is the key that signed, for keys whose signatures differ each
-	// time.
-	signer crypto.PublicKey
 }
 
 // Seal writes a bundle below outbox and returns when it is on disk under its
@@ -123,7 +119,7 @@ func seal(ctx context.Context, outbox string, m *Manifest, open func(artifact.Di
 	if _, err := parseManifest(payload); err != nil {
 		return nil, fmt.Errorf("%s: %w", m, err)
 	}
-	out = &Sealed{ID: artifact.Sum(payload), Volumes: s.volumes(), signer: signer.Public()}
+	out = &Sealed{ID: artifact.Sum(payload), Volumes: s.volumes()}
 	docs, err := s.documents(payload, signer)
 	if err != nil {
 		return nil, err
@@ -136,7 +132,7 @@ func seal(ctx context.Context, outbox string, m *Manifest, open func(artifact.Di
 	for _, d := range docs {
 		out.Bytes += int64(len(d.data))
 	}
-	if err := place(tmp, out, docs); err != nil {
+	if err := place(tmp, out, docs, signer.Public()); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -195,8 +191,9 @@ func (s *sealer) documents(payload []byte, signer Signer) ([]document, error) {
 	}, nil
 }
 
-// place writes the documents and gives the folder its name.
-func place(tmp string, out *Sealed, docs []document) error {
+// place writes the documents and gives the folder its name. signedBy is the key
+// that signed the envelope just now, nil where it was copied.
+func place(tmp string, out *Sealed, docs []document, signedBy crypto.PublicKey) error {
 	if err := writeDocuments(tmp, docs); err != nil {
 		return err
 	}
@@ -210,7 +207,7 @@ func place(tmp string, out *Sealed, docs []document) error {
 	if err := os.Rename(tmp, out.Dir); err != nil {
 		// A folder that holds something is not replaced.
 		if errors.Is(err, fs.ErrExist) {
-			return sameBundle(out, docs)
+			return sameBundle(out, docs, signedBy)
 		}
 		return err
 	}
@@ -255,7 +252,7 @@ func writeDocuments(tmp string, docs []document) error {
 
 // sameBundle accepts a folder that an earlier run finished: the documents are
 // the same, and so the volumes were when the folder got its name.
-func sameBundle(out *Sealed, docs []document) error {
+func sameBundle(out *Sealed, docs []document, signedBy crypto.PublicKey) error {
 	differs := func(name string) error {
 		return fmt.Errorf("%s is already there and its %s differs", out.Dir, name)
 	}
@@ -264,7 +261,7 @@ func sameBundle(out *Sealed, docs []document) error {
 		if err != nil {
 			return fmt.Errorf("%s is already there: %w", out.Dir, err)
 		}
-		if !bytes.Equal(have, d.data) && (d.name != envelopeName || !extends(have, d.data) && !signedAgain(have, d.data, out.signer)) {
+		if !bytes.Equal(have, d.data) && (d.name != envelopeName || !extends(have, d.data) && !signedAgain(have, d.data, signedBy)) {
 			return differs(d.name)
 		}
 	}

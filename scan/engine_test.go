@@ -293,8 +293,10 @@ func TestCache(t *testing.T) {
 		return rep
 	}
 	first := do(one)
-	if first.Walked != 2 || one.looked != 3 { // "a" is the same in both
-		t.Errorf("walked %d blobs and looked at %d files, want 2 and 3", first.Walked, one.looked)
+	// "a" is the same in both, and looked at once unless both are walked at the
+	// same moment.
+	if first.Walked != 2 || one.looked < 3 || one.looked > 4 {
+		t.Errorf("walked %d blobs and looked at %d files, want 2 and 3 or 4", first.Walked, one.looked)
 	}
 	second := do(two)
 	if second.Walked != 0 || two.looked != 0 {
@@ -312,7 +314,7 @@ func TestCache(t *testing.T) {
 		t.Errorf("the verdicts differ:\n%s\n%s", a, b)
 	}
 	fresh := &antivirus{dated: noon.Add(time.Hour)}
-	if third := do(fresh); third.Walked != 2 || fresh.looked != 3 || len(third.Held) != 1 {
+	if third := do(fresh); third.Walked != 2 || fresh.looked < 3 || fresh.looked > 4 || len(third.Held) != 1 {
 		t.Errorf("with fresher data: walked %d, looked at %d, held %+v", third.Walked, fresh.looked, third.Held)
 	}
 	// A damaged entry is a miss.
@@ -320,7 +322,7 @@ func TestCache(t *testing.T) {
 		cache.m[k] = v[:len(v)/2]
 	}
 	again := &antivirus{dated: noon}
-	if rep := do(again); again.looked != 3 || len(rep.Held) != 1 {
+	if rep := do(again); again.looked < 3 || again.looked > 4 || len(rep.Held) != 1 {
 		t.Errorf("with a damaged cache: looked at %d, held %+v", again.looked, rep.Held)
 	}
 }
