@@ -42,6 +42,11 @@ func (r *resolution) choose(ctx context.Context, w want) (*chosen, error) {
 	if err != nil {
 		return nil, err
 	}
+	if commit.Gated != "" {
+		if err := s.up.access(ctx, w.repo, commit.SHA, entries); err != nil {
+			return nil, err
+		}
+	}
 	files := make([]repo.File, len(entries))
 	byPath := make(map[string]*hub.Entry, len(entries))
 	for i := range entries {

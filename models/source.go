@@ -36,6 +36,8 @@ type upstream interface {
 	resolve(ctx context.Context, name hub.Repo, revision string) (*hub.Commit, error)
 	// tree lists a commit's files, sorted by path.
 	tree(ctx context.Context, name hub.Repo, commit string) ([]hub.Entry, error)
+	// access says whether the files of a gated commit are given to us.
+	access(ctx context.Context, name hub.Repo, commit string, entries []hub.Entry) error
 	// content reads a file that is not LFS, verified.
 	content(ctx context.Context, name hub.Repo, commit string, e *hub.Entry) ([]byte, error)
 	// fetch brings an LFS file into the store.

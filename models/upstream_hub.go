@@ -44,6 +44,10 @@ func (u *hubUpstream) tree(ctx context.Context, name hub.Repo, commit string) ([
 	return u.c.Tree(ctx, name, commit)
 }
 
+func (u *hubUpstream) access(ctx context.Context, name hub.Repo, commit string, entries []hub.Entry) error {
+	return u.c.Access(ctx, name, commit, entries)
+}
+
 func (u *hubUpstream) content(ctx context.Context, name hub.Repo, commit string, e *hub.Entry) ([]byte, error) {
 	return u.c.Content(ctx, name, commit, e)
 }

@@ -115,6 +115,9 @@ func readBounded(name string, limit int64) ([]byte, error) {
 func (l *local) origin() string                      { return localOrigin }
 func (l *local) url(hub.Repo, string, string) string { return "" }
 
+// access is given to whatever lies in the folder.
+func (l *local) access(context.Context, hub.Repo, string, []hub.Entry) error { return nil }
+
 // resolve lists and hashes the files: what a folder holds has no other name.
 func (l *local) resolve(ctx context.Context, name hub.Repo, revision string) (*hub.Commit, error) {
 	dir, commit, err := l.find(name, revision)

@@ -237,6 +237,23 @@ func (c *Client) Content(ctx context.Context, name Repo, commit string, e *Entry
 	}
 }
 
+// Access asks whether this account is given a commit's files, by the headers
+// of one. A hub shows the list of a gated repository to everybody, and files
+// that are already here under their digests are never asked for: without this
+// a repository could be carried whose terms nobody accepted.
+func (c *Client) Access(ctx context.Context, name Repo, commit string, entries []Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	// One of git's own, which the hub itself answers for: an address that a
+	// hub signs for an LFS file may be good for GET alone.
+	e := &entries[max(0, slices.IndexFunc(entries, func(e Entry) bool { return e.LFS == nil }))]
+	if _, err := c.c.Head(ctx, c.FileURL(name, commit, e.Path)); err != nil {
+		return c.explain(ctx, name, commit, err)
+	}
+	return nil
+}
+
 // Download fetches a large file in parts, conns of them at once.
 func (c *Client) Download(ctx context.Context, name Repo, commit, path string, p fetch.PartsPartial, conns int) error {
 	if err := c.c.DownloadParts(ctx, c.FileURL(name, commit, path), p, conns); err != nil {
