@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 // mostNamed bounds the files that one refusal lists.
@@ -50,7 +51,7 @@ func (r *rejected) String() string {
 type candidate struct {
 	file  *pageFile
 	rank  int
-	build Build
+	build packaging.Build
 	sdist bool
 }
 
@@ -85,7 +86,7 @@ func (c *chooser) subject(pin *Pin) string {
 
 // choose picks the file that an installer of the target would pick from the
 // lock.
-func (c *chooser) choose(pin *Pin, t *Target) (*choice, error) {
+func (c *chooser) choose(pin *Pin, t *packaging.Target) (*choice, error) {
 	var got *choice
 	var err error
 	if pin.Files != nil {
@@ -106,7 +107,7 @@ func (c *chooser) choose(pin *Pin, t *Target) (*choice, error) {
 	if got.Yanked {
 		got.notes = append(got.notes, fmt.Sprintf("%s %s is yanked upstream: %s", pin.Name, pin.Version, cmp.Or(got.YankedReason, "no reason given")))
 	}
-	if isSdist := !isWheel(got.Filename); isSdist {
+	if isSdist := !packaging.IsWheel(got.Filename); isSdist {
 		got.notes = append(got.notes, fmt.Sprintf("%s %s for %s is a source archive: it is built where it is installed", pin.Name, pin.Version, t.Text))
 	}
 	return got, nil
@@ -114,15 +115,15 @@ func (c *chooser) choose(pin *Pin, t *Target) (*choice, error) {
 
 // fit says whether a file of the right project and version can be installed
 // on the target.
-func (c *chooser) fit(f *pageFile, t *Target) (cand candidate, why string) {
+func (c *chooser) fit(f *pageFile, t *packaging.Target) (cand candidate, why string) {
 	cand.file = f
-	if !isWheel(f.Filename) {
+	if !packaging.IsWheel(f.Filename) {
 		if !c.sdists {
 			return cand, "a source archive, and allow_sdist is off"
 		}
 		cand.sdist = true
 	} else {
-		w, err := ParseWheelName(f.Filename)
+		w, err := packaging.ParseWheelName(f.Filename)
 		if err != nil {
 			return cand, err.Error()
 		}
@@ -132,7 +133,7 @@ func (c *chooser) fit(f *pageFile, t *Target) (cand candidate, why string) {
 		}
 		cand.rank, cand.build = rank, w.Build
 	}
-	if set, err := ParseSpecifiers(f.RequiresPython); err == nil && !set.Contains(t.Python) {
+	if set, err := packaging.ParseSpecifiers(f.RequiresPython); err == nil && !set.Contains(t.Python) {
 		return cand, fmt.Sprintf("requires Python %s", f.RequiresPython)
 	}
 	return cand, ""
@@ -140,12 +141,12 @@ func (c *chooser) fit(f *pageFile, t *Target) (cand candidate, why string) {
 
 // fromDigests chooses for a pin of a requirements file, whose hashes do not
 // name their files: among the files of the page whose hash is in the lock.
-func (c *chooser) fromDigests(pin *Pin, t *Target) (*choice, error) {
+func (c *chooser) fromDigests(pin *Pin, t *packaging.Target) (*choice, error) {
 	var cands []candidate
 	var rej rejected
 	for i := range c.page.Files {
 		f := &c.page.Files[i]
-		if _, v, err := projectOf(f.Filename); err != nil || v.Compare(pin.Version) != 0 {
+		if _, v, err := packaging.ParseDistName(f.Filename); err != nil || v.Compare(pin.Version) != 0 {
 			continue
 		}
 		rej.known = rej.known || pin.Digests[f.Digest]
@@ -170,7 +171,7 @@ func (c *chooser) fromDigests(pin *Pin, t *Target) (*choice, error) {
 
 // refuse says why no file serves. If none of the lock's hashes is on the
 // page though there are files, the lock and the index speak of other bytes.
-func (c *chooser) refuse(pin *Pin, t *Target, rej *rejected) error {
+func (c *chooser) refuse(pin *Pin, t *packaging.Target, rej *rejected) error {
 	r := &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NO-FILE", Subject: c.subject(pin), Reason: fmt.Sprintf("no file serves target %s: %s", t.Text, rej)}
 	switch {
 	case len(rej.nohash) > 0:
@@ -184,7 +185,7 @@ func (c *chooser) refuse(pin *Pin, t *Target, rej *rejected) error {
 
 // fromFiles chooses for a pin of a pylock.toml: the best of its files, which
 // the index must offer with the same hash and size.
-func (c *chooser) fromFiles(pin *Pin, t *Target) (*choice, error) {
+func (c *chooser) fromFiles(pin *Pin, t *packaging.Target) (*choice, error) {
 	var cands []candidate
 	var rej rejected
 	for i := range pin.Files {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/darkmirror/darkmirror/mirror/fetch"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 const (
@@ -109,7 +110,7 @@ func checkTargets(targets []string, field string, add func(string, string, ...an
 	seen := make(map[string]bool)
 	for i, t := range targets {
 		at := fmt.Sprintf("%s[%d]", field, i)
-		if _, err := ParseTarget(t); err != nil {
+		if _, err := packaging.ParseTarget(t); err != nil {
 			add(at, "%w", err)
 		} else if seen[t] {
 			add(at, "%q is there twice", t)

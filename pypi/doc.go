@@ -1,14 +1,13 @@
 // Package pypi carries Python packages: it reads a package index of the
 // Simple API outside, and publishes and serves one inside.
 //
-// Specifications: names PEP 503, versions and specifiers PEP 440,
-// requirements and markers PEP 508, wheels PEP 427 and 491, source archives
-// PEP 625, tags PEP 425, 600 and 656, hashed requirements files as pip reads
-// them, pylock.toml PEP 751, the Simple API PEP 503, 592, 629, 658 with 714,
-// 691, 700 and 792.
+// Specifications: wheels PEP 427 and 491, source archives PEP 625, hashed
+// requirements files as pip reads them, pylock.toml PEP 751, the Simple API
+// PEP 503, 592, 629, 658 with 714, 691, 700 and 792. What names, versions,
+// markers and tags are stands in package packaging.
 //
 // A [Source] resolves lock files, each for one or more targets (see
-// [ParseTarget]), into a snapshot. It needs no resolver, because a lock is
+// [packaging.ParseTarget]), into a snapshot. It needs no resolver, because a lock is
 // resolved already: a marker decides whether a pin applies to a target, and
 // the target's tags decide which file. A [Publisher] checks a snapshot again
 // and makes it current; a [Handler] serves what is current.

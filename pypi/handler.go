@@ -17,6 +17,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 const (
@@ -185,7 +186,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // that is there.
 func (h *Handler) project(w http.ResponseWriter, r *http.Request, s *state, rest string) {
 	name, slash := strings.CutSuffix(rest, "/")
-	normal, err := NormalizeName(name)
+	normal, err := packaging.NormalizeName(name)
 	if err != nil || s.projects[normal] == nil {
 		http.NotFound(w, r)
 		return

@@ -11,6 +11,7 @@ import (
 	"github.com/darkmirror/darkmirror/internal/strictjson"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 const (
@@ -92,7 +93,7 @@ func (d *indexDoc) check() error {
 	last := ""
 	for i := range d.Projects {
 		p := &d.Projects[i]
-		if n, err := NormalizeName(p.Name); err != nil || n != p.Name {
+		if n, err := packaging.NormalizeName(p.Name); err != nil || n != p.Name {
 			return fmt.Errorf("project name %q is not in normal form", clip(p.Name))
 		}
 		if p.Name <= last && i > 0 {
@@ -121,11 +122,11 @@ func (d *indexDoc) check() error {
 }
 
 func (f *indexFile) check(project string) error {
-	name, version, err := projectOf(f.Filename)
+	name, version, err := packaging.ParseDistName(f.Filename)
 	if err != nil {
 		return err
 	}
-	v, err := ParseVersion(f.Version)
+	v, err := packaging.ParseVersion(f.Version)
 	switch {
 	case err != nil:
 		return err

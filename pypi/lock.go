@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 // ErrLock is the class of refusals that only a change of the lock file or of
@@ -31,8 +32,8 @@ type Lock struct {
 	Notes []string
 	// Environments and RequiresPython are what a pylock.toml says of the
 	// targets it was made for.
-	Environments   []Marker
-	RequiresPython Specifiers
+	Environments   []packaging.Marker
+	RequiresPython packaging.Specifiers
 
 	where       string // "pylock.toml"
 	constraints []constraint
@@ -41,14 +42,14 @@ type Lock struct {
 // A Pin is one package of a lock.
 type Pin struct {
 	Name    string // normal form
-	Version Version
-	Marker  Marker
+	Version packaging.Version
+	Marker  packaging.Marker
 	Where   string // "requirements.txt:12"
 	// Digests are the hashes of a requirements file, which do not say which
 	// file each belongs to. Files are the files of a pylock.toml.
 	Digests        map[artifact.Digest]bool
 	Files          []LockedFile
-	RequiresPython Specifiers
+	RequiresPython packaging.Specifiers
 }
 
 // A LockedFile is a file that a pylock.toml names.
@@ -60,7 +61,7 @@ type LockedFile struct {
 
 // constraint is a line of a file included with -c.
 type constraint struct {
-	req   Requirement
+	req   packaging.Requirement
 	where string
 }
 
@@ -111,7 +112,7 @@ func readFile(file string) (b []byte, err error) {
 }
 
 // applies says whether the lock as a whole is meant for the target.
-func (l *Lock) applies(t *Target) error {
+func (l *Lock) applies(t *packaging.Target) error {
 	if !l.RequiresPython.Contains(t.Python) {
 		return lockRefusal("-PYTHON", l.where, fmt.Sprintf("target %s: the lock's requires-python leaves Python %s out", t.Text, t.Python), nil)
 	}
@@ -119,7 +120,7 @@ func (l *Lock) applies(t *Target) error {
 		return nil
 	}
 	for _, m := range l.Environments {
-		if m.Eval(&t.Env) != False {
+		if m.Eval(&t.Env) != packaging.False {
 			return nil
 		}
 	}
@@ -128,7 +129,7 @@ func (l *Lock) applies(t *Target) error {
 
 // forTarget lists the pins that the target may install. Two versions of one
 // project, or a constraint that a pin breaks, are refused.
-func (l *Lock) forTarget(t *Target) ([]*Pin, error) {
+func (l *Lock) forTarget(t *packaging.Target) ([]*Pin, error) {
 	if err := l.applies(t); err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (l *Lock) forTarget(t *Target) ([]*Pin, error) {
 	for i := range l.Pins {
 		p := &l.Pins[i]
 		truth := p.Marker.Eval(&t.Env)
-		if truth == False {
+		if truth == packaging.False {
 			continue
 		}
 		if !p.RequiresPython.Contains(t.Python) {
@@ -145,7 +146,7 @@ func (l *Lock) forTarget(t *Target) ([]*Pin, error) {
 		}
 		other := first[p.Name]
 		// Extras and groups may choose between two versions: then both travel.
-		if other != nil && truth == True && other.Marker.Eval(&t.Env) == True && other.Version.Compare(p.Version) != 0 {
+		if other != nil && truth == packaging.True && other.Marker.Eval(&t.Env) == packaging.True && other.Version.Compare(p.Version) != 0 {
 			return nil, lockRefusal("-CONFLICT", p.Where, fmt.Sprintf("target %s: %s %s, but %s pins %s", t.Text, p.Name, p.Version, other.Where, other.Version), nil)
 		}
 		if other == nil {
@@ -155,7 +156,7 @@ func (l *Lock) forTarget(t *Target) ([]*Pin, error) {
 	}
 	for _, c := range l.constraints {
 		p := first[c.req.Name]
-		if p != nil && c.req.Marker.Eval(&t.Env) == True && !c.req.Specifiers.Contains(p.Version) {
+		if p != nil && c.req.Marker.Eval(&t.Env) == packaging.True && !c.req.Specifiers.Contains(p.Version) {
 			return nil, lockRefusal("-CONSTRAINT", p.Where, fmt.Sprintf("target %s: %s %s breaks the constraint of %s", t.Text, p.Name, p.Version, c.where), nil)
 		}
 	}

@@ -7,12 +7,14 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 // pylock is what is read of PEP 751. Other keys are allowed there and mean
@@ -72,19 +74,19 @@ func parsePylock(b []byte, name string) (*Lock, error) {
 		return nil, lockRefusal("-SYNTAX", where, "not a pylock.toml", err)
 	}
 	l := &Lock{where: name}
-	major, minor, ok := strings.Cut(doc.LockVersion, ".")
+	major, minor, _ := strings.Cut(doc.LockVersion, ".")
+	_, err := strconv.ParseUint(minor, 10, 32)
 	switch {
-	case !ok || major != "1" || !digits(minor):
+	case major != "1" || err != nil:
 		return nil, lockRefusal("-VERSION", name, fmt.Sprintf("lock-version %q: only 1.x is known", clip(doc.LockVersion)), nil)
 	case minor != "0":
 		l.Notes = append(l.Notes, fmt.Sprintf("%s: lock-version %s is newer than 1.0; what it adds is not read", name, clip(doc.LockVersion)))
 	}
-	var err error
-	if l.RequiresPython, err = ParseSpecifiers(doc.RequiresPython); err != nil {
+	if l.RequiresPython, err = packaging.ParseSpecifiers(doc.RequiresPython); err != nil {
 		return nil, lockRefusal("-SYNTAX", name, "requires-python", err)
 	}
 	for _, e := range doc.Environments {
-		m, err := ParseMarker(e)
+		m, err := packaging.ParseMarker(e)
 		if err != nil {
 			return nil, lockRefusal("-SYNTAX", name, "environments", err)
 		}
@@ -133,7 +135,7 @@ func packageLines(b []byte) []int {
 }
 
 func (p *pylockPackage) pin(where string) (*Pin, error) {
-	name, err := NormalizeName(p.Name)
+	name, err := packaging.NormalizeName(p.Name)
 	if err != nil {
 		return nil, lockRefusal("-SYNTAX", where, "package name", err)
 	}
@@ -146,15 +148,15 @@ func (p *pylockPackage) pin(where string) (*Pin, error) {
 		return nil, lockRefusal("-UNPINNED", where, name+" has no version", nil)
 	}
 	pin := &Pin{Name: name, Where: where}
-	if pin.Version, err = ParseVersion(p.Version); err != nil {
+	if pin.Version, err = packaging.ParseVersion(p.Version); err != nil {
 		return nil, lockRefusal("-SYNTAX", where, name, err)
 	}
 	if p.Marker != "" {
-		if pin.Marker, err = ParseMarker(p.Marker); err != nil {
+		if pin.Marker, err = packaging.ParseMarker(p.Marker); err != nil {
 			return nil, lockRefusal("-SYNTAX", where, name, err)
 		}
 	}
-	if pin.RequiresPython, err = ParseSpecifiers(p.RequiresPython); err != nil {
+	if pin.RequiresPython, err = packaging.ParseSpecifiers(p.RequiresPython); err != nil {
 		return nil, lockRefusal("-SYNTAX", where, name+": requires-python", err)
 	}
 	files := p.Wheels
@@ -172,7 +174,7 @@ func (p *pylockPackage) pin(where string) (*Pin, error) {
 		if f.Digest.IsZero() {
 			return nil, lockRefusal("-UNHASHED", where, fmt.Sprintf("%s: %s has no sha256", name, f.Name), nil)
 		}
-		project, version, err := projectOf(f.Name)
+		project, version, err := packaging.ParseDistName(f.Name)
 		if err != nil {
 			continue // safe, but no shape that anything installs
 		}
@@ -200,7 +202,7 @@ func (f *pylockFile) locked() (LockedFile, error) {
 	} else if out.Name == "" {
 		out.Name = path.Base(filepath.ToSlash(f.Path))
 	}
-	if err := CheckFilename(out.Name); err != nil {
+	if err := packaging.CheckFilename(out.Name); err != nil {
 		return out, err
 	}
 	if f.Size != nil {

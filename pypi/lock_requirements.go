@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 const (
@@ -222,7 +223,7 @@ func (r *reqReader) constraint(line, where string) error {
 	if err != nil {
 		return lockRefusal("-HASH", where, err.Error(), nil)
 	}
-	req, err := ParseRequirement(text)
+	req, err := packaging.ParseRequirement(text)
 	if err != nil {
 		return lockRefusal("-SYNTAX", where, "not a requirement", err)
 	}
@@ -240,14 +241,14 @@ func (r *reqReader) pin(line, where string) error {
 	if err != nil {
 		return lockRefusal("-HASH", where, err.Error(), nil)
 	}
-	req, err := ParseRequirement(text)
+	req, err := packaging.ParseRequirement(text)
 	if err != nil {
 		return lockRefusal("-SYNTAX", where, "not a requirement; paths and URLs cannot be carried", err)
 	}
 	if req.URL != "" {
 		return lockRefusal("-URL", where, req.Name+" comes from a URL; only packages of the configured index can be carried", nil)
 	}
-	version, ok := req.Specifiers.exact()
+	version, ok := req.Specifiers.Exact()
 	if !ok {
 		return lockRefusal("-UNPINNED", where, req.Name+" is not pinned to one version with ==; compile the file with hashes first", nil)
 	}

@@ -10,12 +10,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 const (
 	hashA = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 	hashB = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
+
+func mustTarget(t *testing.T, s string) *packaging.Target {
+	t.Helper()
+	target, err := packaging.ParseTarget(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
 
 // folder writes files into a new folder.
 func folder(t *testing.T, files map[string]string) string {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 	"github.com/darkmirror/darkmirror/pypi/pypitest"
 )
 
@@ -47,7 +48,7 @@ func (in *inside) load(t *testing.T, files []pypitest.File, change func(*indexDo
 		if err != nil {
 			t.Fatal(err)
 		}
-		project, version, err := projectOf(f.Name)
+		project, version, err := packaging.ParseDistName(f.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +126,7 @@ func TestVerifyAndPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := in.store.ReadAll(d, maxMetadata); err != nil || !bytes.Equal(b, sample()[0].Metadata) {
+	if b, err := in.store.ReadAll(d, packaging.MaxMetadata); err != nil || !bytes.Equal(b, sample()[0].Metadata) {
 		t.Errorf("METADATA: %q, %v", b, err)
 	}
 	entries, err := os.ReadDir(in.dir)

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 // apiVersion is what the pages offer: PEP 700 (1.1) and the status markers of
@@ -118,13 +120,13 @@ func (f *currentFile) metadataHex() string { return strings.TrimPrefix(f.Metadat
 
 // versions lists the versions of the files, oldest first.
 func (p *currentProject) versions() []string {
-	var vs []Version
+	var vs []packaging.Version
 	for i := range p.Files {
-		if v, err := ParseVersion(p.Files[i].File.Version); err == nil {
+		if v, err := packaging.ParseVersion(p.Files[i].File.Version); err == nil {
 			vs = append(vs, v)
 		}
 	}
-	slices.SortFunc(vs, Version.Compare)
+	slices.SortFunc(vs, packaging.Version.Compare)
 	out := make([]string, 0, len(vs))
 	for _, v := range vs {
 		out = append(out, v.String())

@@ -11,13 +11,14 @@ import (
 	"strings"
 
 	"github.com/darkmirror/darkmirror/internal/strictzip"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 // CheckSdist checks a source archive: it unpacks within limits, every name
 // stays inside its one top folder, links stay inside too, there are no
 // devices or sparse files, and PKG-INFO agrees with the filename.
 func CheckSdist(filename string, r io.ReaderAt, size int64) (*Checked, error) {
-	name, err := ParseSdistName(filename)
+	name, err := packaging.ParseSdistName(filename)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +31,7 @@ func CheckSdist(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := parseMetadata(info)
+	m, err := packaging.ParseMetadata(info)
 	if err != nil {
 		return nil, fmt.Errorf("PKG-INFO: %w", err)
 	}
@@ -52,7 +53,7 @@ func zipPkgInfo(r io.ReaderAt, size int64) ([]byte, error) {
 			return nil, fmt.Errorf("%q is outside the top folder %q", clip(z.Entries[i].Name), clip(top))
 		}
 	}
-	return readNamed(z, top+"/PKG-INFO", maxMetadata)
+	return readNamed(z, top+"/PKG-INFO", packaging.MaxMetadata)
 }
 
 // tarPkgInfo walks a .tar.gz source archive and returns TOP/PKG-INFO.
@@ -118,7 +119,7 @@ func walkTar(t *tar.Reader) (info []byte, err error) {
 		if rest != "PKG-INFO" {
 			continue
 		}
-		if info != nil || h.Typeflag != tar.TypeReg || h.Size > maxMetadata {
+		if info != nil || h.Typeflag != tar.TypeReg || h.Size > packaging.MaxMetadata {
 			return nil, errors.New("PKG-INFO is there twice, too large or not a file")
 		}
 		if info, err = io.ReadAll(t); err != nil {

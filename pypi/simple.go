@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"mime"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 // Content types of PEP 691.
@@ -75,10 +77,11 @@ func parsePage(contentType string, body []byte, base *url.URL, keep func(filenam
 // checkAPI accepts 1.x.
 func checkAPI(v string) error {
 	major, minor, ok := strings.Cut(v, ".")
-	if !ok || !digits(major) || !digits(minor) {
+	one, err := strconv.ParseUint(major, 10, 32)
+	if _, bad := strconv.ParseUint(minor, 10, 32); !ok || err != nil || bad != nil {
 		return fmt.Errorf("%w: %q is malformed", errVersion, clip(v))
 	}
-	if number(major) != "1" {
+	if one != 1 {
 		return fmt.Errorf("%w: %q, only 1.x is known", errVersion, clip(v))
 	}
 	return nil
@@ -86,7 +89,7 @@ func checkAPI(v string) error {
 
 // add finishes a file and keeps it if it is wanted. href may be relative.
 func (p *page) add(f pageFile, href string, base *url.URL, keep func(string) bool) error {
-	if err := CheckFilename(f.Filename); err != nil {
+	if err := packaging.CheckFilename(f.Filename); err != nil {
 		return err
 	}
 	if !keep(f.Filename) {
@@ -167,4 +170,13 @@ func plain(s string) string {
 		s = strings.ToValidUTF8(s[:maxText], "")
 	}
 	return strings.TrimSpace(s)
+}
+
+// clip shortens outside text for an error message.
+func clip(s string) string {
+	const most = 100
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
 }

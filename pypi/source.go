@@ -18,6 +18,7 @@ import (
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/mirror/store"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 const (
@@ -75,7 +76,7 @@ func (s *Source) Name() string { return s.name }
 // want is one pin for one target.
 type want struct {
 	pin    *Pin
-	target *Target
+	target *packaging.Target
 }
 
 // Resolve reads the lock files and, once for each project, its page, and
@@ -140,7 +141,7 @@ func joinSome(errs []error) error {
 func (s *Source) wants() (map[string][]want, []string, error) {
 	wants := make(map[string][]want)
 	var notes []string
-	targets := make(map[string]*Target)
+	targets := make(map[string]*packaging.Target)
 	if len(s.cfg.Locks) == 0 {
 		notes = append(notes, "no lock file is configured (locks): nothing is wanted")
 	}
@@ -157,7 +158,7 @@ func (s *Source) wants() (map[string][]want, []string, error) {
 		for _, name := range names {
 			t := targets[name]
 			if t == nil {
-				if t, err = ParseTarget(name); err != nil {
+				if t, err = packaging.ParseTarget(name); err != nil {
 					return nil, nil, err
 				}
 				targets[name] = t
@@ -184,13 +185,13 @@ type resolved struct {
 
 // project reads one project's page and chooses a file for each want.
 func (s *Source) project(ctx context.Context, name string, wants []want) (*resolved, error) {
-	versions := make([]Version, 0, len(wants))
+	versions := make([]packaging.Version, 0, len(wants))
 	for _, w := range wants {
 		versions = append(versions, w.pin.Version)
 	}
 	pg, host, err := s.page(ctx, name, func(filename string) bool {
-		project, v, err := projectOf(filename)
-		return err == nil && project == name && slices.ContainsFunc(versions, func(w Version) bool { return w.Compare(v) == 0 })
+		project, v, err := packaging.ParseDistName(filename)
+		return err == nil && project == name && slices.ContainsFunc(versions, func(w packaging.Version) bool { return w.Compare(v) == 0 })
 	})
 	if err != nil {
 		return nil, err
@@ -270,7 +271,7 @@ func (s *Source) take(ctx context.Context, r *resolved, got *choice, host string
 		Filename: got.Filename, Version: version, SHA256: got.Digest, Size: got.Size, RequiresPython: got.RequiresPython,
 		Yanked: got.Yanked, YankedReason: got.YankedReason, UploadTime: got.UploadTime,
 	}
-	if !got.CoreMetadata.IsZero() && isWheel(got.Filename) {
+	if !got.CoreMetadata.IsZero() && packaging.IsWheel(got.Filename) {
 		f.CoreMetadata = got.CoreMetadata.String()
 		s.mu.Lock()
 		s.metadata[got.Digest] = got.CoreMetadata
@@ -323,13 +324,13 @@ func (s *Source) page(ctx context.Context, name string, keep func(string) bool) 
 		switch {
 		case errors.Is(err, errVersion):
 			r.Class, r.Code = artifact.ErrUnavailable, "PYPI-API-VERSION"
-		case errors.Is(err, errFilename):
+		case errors.Is(err, packaging.ErrFilename):
 			r.Code = "PYPI-FILENAME"
 		}
 		return nil, "", r
 	}
 	if pg.Name != "" {
-		if got, err := NormalizeName(pg.Name); err != nil || got != name {
+		if got, err := packaging.NormalizeName(pg.Name); err != nil || got != name {
 			return nil, "", &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE", Subject: subject, Reason: "the index sent the page of another project", Want: name, Got: clip(pg.Name)}
 		}
 	}

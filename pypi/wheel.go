@@ -9,6 +9,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/internal/strictzip"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
 const (
@@ -33,7 +34,7 @@ func CheckFile(filename string, src io.ReaderAt, size int64) (*Checked, error) {
 	var err error
 	r := &watched{ReaderAt: src}
 	code := "PYPI-WHEEL"
-	if isWheel(filename) {
+	if packaging.IsWheel(filename) {
 		c, err = CheckWheel(filename, r, size)
 	} else {
 		code = "PYPI-SDIST"
@@ -74,7 +75,7 @@ func (w *watched) ReadAt(p []byte, off int64) (int, error) {
 // It unpacks those three files only. Whether the rest is what upstream
 // offered, the digest says.
 func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
-	name, err := ParseWheelName(filename)
+	name, err := packaging.ParseWheelName(filename)
 	if err != nil {
 		return nil, err
 	}
@@ -86,11 +87,11 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := readNamed(z, info+"/METADATA", maxMetadata)
+	text, err := readNamed(z, info+"/METADATA", packaging.MaxMetadata)
 	if err != nil {
 		return nil, err
 	}
-	m, err := parseMetadata(text)
+	m, err := packaging.ParseMetadata(text)
 	if err != nil {
 		return nil, fmt.Errorf("METADATA: %w", err)
 	}
@@ -107,7 +108,7 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 }
 
 // distInfo finds the only *.dist-info folder and compares its name.
-func distInfo(z *strictzip.Archive, want WheelName) (string, error) {
+func distInfo(z *strictzip.Archive, want packaging.WheelName) (string, error) {
 	found := ""
 	for i := range z.Entries {
 		top, _, _ := strings.Cut(z.Entries[i].Name, "/")
@@ -126,11 +127,11 @@ func distInfo(z *strictzip.Archive, want WheelName) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("malformed folder name %q", clip(found))
 	}
-	project, err := NormalizeName(name)
+	project, err := packaging.NormalizeName(name)
 	if err != nil {
 		return "", fmt.Errorf("folder %q: %w", clip(found), err)
 	}
-	v, err := ParseVersion(version)
+	v, err := packaging.ParseVersion(version)
 	if err != nil {
 		return "", fmt.Errorf("folder %q: %w", clip(found), err)
 	}
@@ -154,7 +155,7 @@ func checkWheelFile(z *strictzip.Archive, info string) error {
 		return err
 	}
 	version := ""
-	err = eachHeader(b, func(key, value string) error {
+	err = packaging.EachHeader(b, func(key, value string) error {
 		if key != "wheel-version" {
 			return nil
 		}

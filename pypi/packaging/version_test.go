@@ -1,4 +1,4 @@
-package pypi
+package packaging
 
 import (
 	"strings"

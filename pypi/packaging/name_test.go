@@ -1,4 +1,4 @@
-package pypi
+package packaging
 
 import (
 	"errors"
@@ -28,7 +28,7 @@ func TestCheckFilename(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"", ".", "..", "../x", "a/b", "a\\b", "a:b", "a\x00b", "a\nb", "a\x1b[31m", "a\u0085", "a\u202eb", "\xff", "-r", "~x", strings.Repeat("a", 256)} {
-		if err := CheckFilename(s); !errors.Is(err, errFilename) {
+		if err := CheckFilename(s); !errors.Is(err, ErrFilename) {
 			t.Errorf("%q: got %v", s, err)
 		}
 	}

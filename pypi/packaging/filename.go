@@ -1,4 +1,4 @@
-package pypi
+package packaging
 
 import (
 	"cmp"
@@ -135,7 +135,7 @@ func checkDistName(filename string) error {
 		return err
 	}
 	if deviceName(filename) {
-		return fmt.Errorf("%w %q: a device name of Windows", errFilename, clip(filename))
+		return fmt.Errorf("%w %q: a device name of Windows", ErrFilename, clip(filename))
 	}
 	if strings.ContainsAny(filename, " \t\u00a0") {
 		return fmt.Errorf("filename %q: holds white space", clip(filename))
@@ -143,11 +143,11 @@ func checkDistName(filename string) error {
 	return nil
 }
 
-func isWheel(filename string) bool { return strings.HasSuffix(filename, ".whl") }
+func IsWheel(filename string) bool { return strings.HasSuffix(filename, ".whl") }
 
-// projectOf parses either kind of filename.
-func projectOf(filename string) (project string, v Version, err error) {
-	if isWheel(filename) {
+// ParseDistName parses either kind of filename.
+func ParseDistName(filename string) (project string, v Version, err error) {
+	if IsWheel(filename) {
 		w, err := ParseWheelName(filename)
 		return w.Project, w.Version, err
 	}

@@ -1,4 +1,4 @@
-package pypi
+package packaging
 
 import (
 	"bytes"
@@ -8,32 +8,32 @@ import (
 )
 
 const (
-	// maxMetadata bounds METADATA and PKG-INFO, which hold the long
+	// MaxMetadata bounds METADATA and PKG-INFO, which hold the long
 	// description; the largest known have about 2 MiB.
-	maxMetadata = 16 << 20
+	MaxMetadata = 16 << 20
 	// maxHeaders bounds the header lines; some projects list a thousand
 	// Requires-Dist.
 	maxHeaders = 100_000
 )
 
-// metadata is what is read of core metadata.
-type metadata struct {
+// Metadata is what is read of core metadata.
+type Metadata struct {
 	version        string // Metadata-Version
 	Name           string // normal form
 	Version        Version
 	RequiresPython string
 }
 
-// parseMetadata reads the headers of METADATA or PKG-INFO. Unknown fields are
+// ParseMetadata reads the headers of METADATA or PKG-INFO. Unknown fields are
 // allowed: later versions add some.
-func parseMetadata(b []byte) (*metadata, error) {
-	if len(b) > maxMetadata {
-		return nil, fmt.Errorf("%d bytes, at most %d are read", len(b), maxMetadata)
+func ParseMetadata(b []byte) (*Metadata, error) {
+	if len(b) > MaxMetadata {
+		return nil, fmt.Errorf("%d bytes, at most %d are read", len(b), MaxMetadata)
 	}
-	var m metadata
+	var m Metadata
 	var name, version []string
 	var requires []string
-	err := eachHeader(b, func(key, value string) error {
+	err := EachHeader(b, func(key, value string) error {
 		switch key {
 		case "metadata-version":
 			if m.version != "" {
@@ -73,9 +73,9 @@ func parseMetadata(b []byte) (*metadata, error) {
 	return &m, nil
 }
 
-// eachHeader calls fn for every header, its name in lower case and its
+// EachHeader calls fn for every header, its name in lower case and its
 // continuation lines folded, up to the first empty line.
-func eachHeader(b []byte, fn func(key, value string) error) error {
+func EachHeader(b []byte, fn func(key, value string) error) error {
 	b = bytes.TrimPrefix(b, []byte("\ufeff"))
 	var key, value string
 	n := 0

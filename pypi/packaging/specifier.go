@@ -1,4 +1,4 @@
-package pypi
+package packaging
 
 import (
 	"fmt"
@@ -103,7 +103,7 @@ func (s Specifiers) Contains(v Version) bool {
 }
 
 // exact returns the version that the set pins by a single == or ===.
-func (s Specifiers) exact() (Version, bool) {
+func (s Specifiers) Exact() (Version, bool) {
 	if len(s) != 1 || s[0].wildcard || s[0].op != "==" && s[0].op != "===" {
 		return Version{}, false
 	}

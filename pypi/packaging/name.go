@@ -1,4 +1,4 @@
-package pypi
+package packaging
 
 import (
 	"errors"
@@ -46,15 +46,15 @@ func alnum(c byte) bool {
 // maxFilename is what every common file system takes.
 const maxFilename = 255
 
-// errFilename marks a filename that no honest index holds.
-var errFilename = errors.New("unsafe filename")
+// ErrFilename marks a filename that no honest index holds.
+var ErrFilename = errors.New("unsafe filename")
 
 // CheckFilename refuses a name that could leave its folder or mean something
 // else to a shell, a terminal or a file system: separators, "." and "..",
 // control characters, bytes that are not UTF-8, a leading "-" or "~", over
 // 255 bytes.
 func CheckFilename(s string) error {
-	bad := func(why string) error { return fmt.Errorf("%w %q: %s", errFilename, clip(s), why) }
+	bad := func(why string) error { return fmt.Errorf("%w %q: %s", ErrFilename, clip(s), why) }
 	switch {
 	case s == "":
 		return bad("empty")
