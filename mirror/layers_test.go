@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"pypi":               {"mirror/artifact", "mirror/fetch", "mirror/store", "pypi/packaging", "pypi/resolve"},
 	"pypi/packaging":     {},
 	"pypi/resolve":       {"pypi/packaging"},
+	"pypi/provenance":    {"mirror/artifact"},
 	"apt":                {"mirror/artifact", "mirror/fetch", "mirror/store"},
 	"oci/spec":           {"mirror/artifact"},
 	"oci/remote":         {"mirror/artifact", "mirror/fetch", "oci/spec"},

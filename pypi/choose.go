@@ -89,9 +89,12 @@ func (c *chooser) subject(pin *Pin) string {
 func (c *chooser) choose(pin *Pin, t *packaging.Target) (*choice, error) {
 	var got *choice
 	var err error
-	if pin.Files != nil {
+	switch {
+	case pin.chosen != nil:
+		got = &choice{pageFile: *pin.chosen}
+	case pin.Files != nil:
 		got, err = c.fromFiles(pin, t)
-	} else {
+	default:
 		got, err = c.fromDigests(pin, t)
 	}
 	if err != nil {

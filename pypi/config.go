@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/pypi/packaging"
@@ -21,6 +22,11 @@ const (
 	mostPerHost = 10
 	// defaultPerHost is used where the configuration says nothing.
 	defaultPerHost = 8
+	// defaultMinAge is how long a file has to be on the index before it is
+	// chosen. Indexes take new files for a release during 14 days; after that
+	// the set of its files can only shrink, and malicious ones have mostly
+	// been found.
+	defaultMinAge = 14 * 24 * time.Hour
 )
 
 // Config is one package index outside, and what is wanted of it.
@@ -42,9 +48,35 @@ type Config struct {
 	// Locks are the files that say what is wanted. There may be none yet: a
 	// new configuration starts so, and a run notes that nothing is wanted.
 	Locks []LockConfig `yaml:"locks"`
+	// Packages are requirements as installers take them, "torch>=2.4". They
+	// are resolved together, for each of the source's targets.
+	Packages []string `yaml:"packages,omitempty"`
+	// Requirements are files of requirements, each resolved by itself.
+	Requirements []RequirementsConfig `yaml:"requirements,omitempty"`
+	// Constraints are files of constraints that hold for both.
+	Constraints []string `yaml:"constraints,omitempty"`
+	// Prereleases are projects of which pre-releases count.
+	Prereleases []string `yaml:"prereleases,omitempty"`
+	// MinAge is how long a file has to be on the index before it is chosen;
+	// nil is 14 days. Locks are not asked: they have chosen.
+	MinAge *time.Duration `yaml:"min_age,omitempty"`
+	// AnyAge are projects, or patterns of projects, that MinAge spares.
+	AnyAge []string `yaml:"any_age,omitempty"`
+	// AssumeOld takes files of which the index does not tell the upload time.
+	AssumeOld bool `yaml:"assume_old,omitempty"`
+	// Internal are names, or patterns of names, of the site's own projects:
+	// they are never asked for outside.
+	Internal []string `yaml:"internal,omitempty"`
+	// Pinned are further indexes, each for the projects that it names.
+	Pinned []PinnedIndex `yaml:"pinned,omitempty"`
 	// AllowSdist takes a source archive where no wheel fits. Whoever installs
 	// it runs its build.
 	AllowSdist bool `yaml:"allow_sdist,omitempty"`
+	// AllowSdistOf does so for these projects only.
+	AllowSdistOf []string `yaml:"allow_sdist_of,omitempty"`
+	// AnyRecord are projects, or patterns, whose wheels may differ from their
+	// RECORD: some were changed after they were built.
+	AnyRecord []string `yaml:"any_record,omitempty"`
 	// MaxPerHost bounds the connections to one host; 0 is 8.
 	MaxPerHost int `yaml:"max_per_host,omitempty"`
 	// MaxPage bounds an index page in bytes; 0 is 256 MiB.
@@ -53,10 +85,39 @@ type Config struct {
 
 // LockConfig is one lock file.
 type LockConfig struct {
-	// File is a requirements file with hashes, or a pylock.toml.
+	// File is a requirements file with hashes, a pylock.toml or a uv.lock.
 	File string `yaml:"file"`
+	// Extras and Groups of a lock, if any, are all that count; nil is every
+	// one, so that a mirror never carries too little.
+	Extras []string `yaml:"extras,omitempty"`
+	Groups []string `yaml:"groups,omitempty"`
 	// Targets, if any, replace the source's targets for this file.
 	Targets []string `yaml:"targets,omitempty"`
+}
+
+// RequirementsConfig is one file of requirements.
+type RequirementsConfig struct {
+	// File is a requirements file as pip reads it, or a pyproject.toml.
+	File string `yaml:"file"`
+	// Extras and Groups of a pyproject.toml, if any, are all that count; nil
+	// is every one.
+	Extras []string `yaml:"extras,omitempty"`
+	Groups []string `yaml:"groups,omitempty"`
+	// Targets, if any, replace the source's targets for this file.
+	Targets []string `yaml:"targets,omitempty"`
+}
+
+// PinnedIndex is an index for some projects only, as the indexes of CUDA
+// builds are: no other project is asked for there, and these nowhere else.
+type PinnedIndex struct {
+	// Projects are names or patterns, "torch" or "acme-*".
+	Projects     []string       `yaml:"projects"`
+	Index        string         `yaml:"index"`
+	AllowHosts   []string       `yaml:"allow_hosts,omitempty"`
+	User         string         `yaml:"user,omitempty"`
+	PasswordFile string         `yaml:"password_file,omitempty"`
+	MinAge       *time.Duration `yaml:"min_age,omitempty"` // nil is the source's
+	AssumeOld    bool           `yaml:"assume_old,omitempty"`
 }
 
 // PublishConfig is a package index inside. There is nothing to set yet.
@@ -75,17 +136,7 @@ func (c *Config) Validate() error {
 	if err := checkIndex(c.Index, c.AllowHTTP); err != nil {
 		add("index", "%w", err)
 	}
-	for i, h := range c.AllowHosts {
-		if err := checkHost(h); err != nil {
-			add(fmt.Sprintf("allow_hosts[%d]", i), "%w", err)
-		}
-	}
-	if c.User != "" && c.PasswordFile == "" {
-		add("password_file", "missing, though user is set")
-	}
-	if c.User == "" && c.PasswordFile != "" {
-		add("user", "missing, though password_file is set")
-	}
+	checkAccess("", c.AllowHosts, c.User, c.PasswordFile, add)
 	checkTargets(c.Targets, "targets", add)
 	for i, l := range c.Locks {
 		field := fmt.Sprintf("locks[%d]", i)
@@ -97,6 +148,10 @@ func (c *Config) Validate() error {
 		}
 		checkTargets(l.Targets, field+".targets", add)
 	}
+	c.validateWants(add)
+	for i := range c.Pinned {
+		c.Pinned[i].validate(fmt.Sprintf("pinned[%d].", i), c.AllowHTTP, add)
+	}
 	if c.MaxPerHost < 0 || c.MaxPerHost > mostPerHost {
 		add("max_per_host", "%d, want 1 to %d", c.MaxPerHost, mostPerHost)
 	}
@@ -104,6 +159,86 @@ func (c *Config) Validate() error {
 		add("max_page", "%d bytes", c.MaxPage)
 	}
 	return errors.Join(errs...)
+}
+
+// validateWants checks what is to be resolved, and by which rules.
+func (c *Config) validateWants(add func(string, string, ...any)) {
+	for i, p := range c.Packages {
+		if _, err := packaging.ParseRequirement(p); err != nil {
+			add(fmt.Sprintf("packages[%d]", i), "%w", err)
+		}
+	}
+	if len(c.Packages) > 0 && len(c.Targets) == 0 {
+		add("targets", "none for packages; name at least one, such as cp312-manylinux_2_28_x86_64")
+	}
+	for i, r := range c.Requirements {
+		field := fmt.Sprintf("requirements[%d]", i)
+		if r.File == "" {
+			add(field+".file", "missing")
+		}
+		if len(r.Targets) == 0 && len(c.Targets) == 0 {
+			add("targets", "none for %s; name at least one, such as cp312-manylinux_2_28_x86_64", field)
+		}
+		checkTargets(r.Targets, field+".targets", add)
+	}
+	for i, f := range c.Constraints {
+		if f == "" {
+			add(fmt.Sprintf("constraints[%d]", i), "empty")
+		}
+	}
+	checkPatterns("prereleases", c.Prereleases, false, add)
+	checkPatterns("any_age", c.AnyAge, true, add)
+	checkPatterns("internal", c.Internal, true, add)
+	checkPatterns("any_record", c.AnyRecord, true, add)
+	checkPatterns("allow_sdist_of", c.AllowSdistOf, true, add)
+	if c.MinAge != nil && *c.MinAge < 0 {
+		add("min_age", "%s, want 0s or more", *c.MinAge)
+	}
+}
+
+func (p *PinnedIndex) validate(at string, http bool, add func(string, string, ...any)) {
+	if err := checkIndex(p.Index, http); err != nil {
+		add(at+"index", "%w", err)
+	}
+	if len(p.Projects) == 0 {
+		add(at+"projects", "missing; name the projects that come from this index")
+	}
+	checkPatterns(at+"projects", p.Projects, true, add)
+	checkAccess(at, p.AllowHosts, p.User, p.PasswordFile, add)
+	if p.MinAge != nil && *p.MinAge < 0 {
+		add(at+"min_age", "%s, want 0s or more", *p.MinAge)
+	}
+}
+
+// checkPatterns wants names in normal form, with "*" where patterns are
+// allowed.
+func checkPatterns(field string, names []string, patterns bool, add func(string, string, ...any)) {
+	for i, n := range names {
+		plain := n
+		if patterns {
+			plain = strings.ReplaceAll(n, "*", "x")
+		}
+		if norm, err := packaging.NormalizeName(plain); err != nil {
+			add(fmt.Sprintf("%s[%d]", field, i), "%w", err)
+		} else if norm != plain {
+			add(fmt.Sprintf("%s[%d]", field, i), "%q: write names in small letters with single dashes: %q", clip(n), norm)
+		}
+	}
+}
+
+// checkAccess checks the hosts and the account of one index.
+func checkAccess(at string, hosts []string, user, passwordFile string, add func(string, string, ...any)) {
+	for i, h := range hosts {
+		if err := checkHost(h); err != nil {
+			add(fmt.Sprintf("%sallow_hosts[%d]", at, i), "%w", err)
+		}
+	}
+	if user != "" && passwordFile == "" {
+		add(at+"password_file", "missing, though user is set")
+	}
+	if user == "" && passwordFile != "" {
+		add(at+"user", "missing, though password_file is set")
+	}
 }
 
 func checkTargets(targets []string, field string, add func(string, string, ...any)) {
@@ -153,20 +288,41 @@ func checkHost(s string) error {
 	return nil
 }
 
-// Fetch is the configuration of the client that this source needs. The
-// caller adds the user agent, the logger and the progress function.
-func (c *Config) Fetch(name string) fetch.Config {
-	fc := fetch.Config{
-		Name: name, AllowHTTP: c.AllowHTTP, CAFile: c.CAFile,
-		User: c.User, PasswordFile: c.PasswordFile,
+// empty reports whether nothing is wanted.
+func (c *Config) empty() bool {
+	return len(c.Locks) == 0 && len(c.Packages) == 0 && len(c.Requirements) == 0
+}
+
+// Addresses are the roots of the indexes, the main one first.
+func (c *Config) Addresses() []string {
+	out := []string{c.Index}
+	for i := range c.Pinned {
+		out = append(out, c.Pinned[i].Index)
 	}
-	if u, err := url.Parse(c.Index); err == nil && u.Host != "" {
+	return out
+}
+
+// Fetches are the configurations of the clients that this source needs, one
+// for each index, so that an account is known to its own index alone. The
+// caller adds the user agent, the logger and the progress function.
+func (c *Config) Fetches(name string) []fetch.Config {
+	out := []fetch.Config{c.access(name, c.Index, c.AllowHosts, c.User, c.PasswordFile)}
+	for i := range c.Pinned {
+		p := &c.Pinned[i]
+		out = append(out, c.access(name, p.Index, p.AllowHosts, p.User, p.PasswordFile))
+	}
+	return out
+}
+
+func (c *Config) access(name, address string, hosts []string, user, passwordFile string) fetch.Config {
+	fc := fetch.Config{Name: name, AllowHTTP: c.AllowHTTP, CAFile: c.CAFile, User: user, PasswordFile: passwordFile}
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
 		fc.Hosts = append(fc.Hosts, u.Host)
-		if c.User != "" {
+		if user != "" {
 			fc.CredentialHost = u.Host
 		}
 	}
-	fc.Hosts = append(fc.Hosts, c.AllowHosts...)
+	fc.Hosts = append(fc.Hosts, hosts...)
 	return fc
 }
 

@@ -15,7 +15,7 @@ func TestValidate(t *testing.T) {
 	if err := good.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	fc := good.Fetch("pypi/main")
+	fc := good.Fetches("pypi/main")[0]
 	if d := cmp.Diff([]string{"index.example", "files.example", "files.example:8443"}, fc.Hosts); d != "" || fc.CredentialHost != "index.example" || good.PerHost() != defaultPerHost {
 		t.Errorf("%s %+v", d, fc)
 	}

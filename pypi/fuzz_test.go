@@ -103,9 +103,15 @@ func FuzzRequirements(f *testing.F) {
 	seed(f, []byte("# c\nfoo==1.0 ; os_name == 'nt' \\\n  --hash=sha256:"+hashA+" \\\n  --hash sha256:"+hashB+"\n  # via x\n-r other.txt\n"),
 		[]byte("--index-url=https://index.example\r\nfoo[a]===1 --hash=sha256:"+hashA), []byte("-e .\n"), []byte("\ufefffoo==1\\"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l, err := parseRequirements(b, "requirements.txt")
-		if err == nil {
+		r, err := parseReqFile(b, "requirements.txt", nil)
+		if err != nil {
+			return
+		}
+		checkWants(t, r)
+		if l, err := r.lock(); err == nil {
 			checkPins(t, l)
+		} else if r.Pinned() {
+			t.Fatalf("pinned, but no lock: %v", err)
 		}
 	})
 }

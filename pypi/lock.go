@@ -30,13 +30,16 @@ const (
 type Lock struct {
 	Pins  []Pin
 	Notes []string
-	// Environments and RequiresPython are what a pylock.toml says of the
-	// targets it was made for.
+	// Environments and RequiresPython are what a pylock.toml or a uv.lock says
+	// of the targets it was made for.
 	Environments   []packaging.Marker
 	RequiresPython packaging.Specifiers
 
 	where       string // "pylock.toml"
 	constraints []constraint
+	// extras and groups are the names that whoever installs may choose.
+	extras, groups []string
+	graph          *uvGraph // of a uv.lock
 }
 
 // A Pin is one package of a lock.
@@ -46,13 +49,15 @@ type Pin struct {
 	Marker  packaging.Marker
 	Where   string // "requirements.txt:12"
 	// Digests are the hashes of a requirements file, which do not say which
-	// file each belongs to. Files are the files of a pylock.toml.
+	// file each belongs to. Files are the files of a pylock.toml or a uv.lock.
 	Digests        map[artifact.Digest]bool
 	Files          []LockedFile
 	RequiresPython packaging.Specifiers
+	// chosen is the file that the solver took.
+	chosen *pageFile
 }
 
-// A LockedFile is a file that a pylock.toml names.
+// A LockedFile is a file that a pylock.toml or a uv.lock names.
 type LockedFile struct {
 	Name   string
 	Digest artifact.Digest
@@ -65,14 +70,17 @@ type constraint struct {
 	where string
 }
 
-// ReadLock reads a lock file. A name that ends in .toml is a pylock.toml, any
-// other a requirements file.
+// ReadLock reads a lock file. A name that ends in .toml is a pylock.toml, one
+// that ends in .lock a uv.lock, any other a requirements file.
 func ReadLock(file string) (*Lock, error) {
 	var l *Lock
 	var err error
-	if strings.HasSuffix(file, ".toml") {
+	switch kindOf(file) {
+	case kindPylock:
 		l, err = readPylock(file)
-	} else {
+	case kindUV:
+		l, err = readUVLock(file)
+	default:
 		l, err = readRequirements(file)
 	}
 	if err != nil {
@@ -82,6 +90,23 @@ func ReadLock(file string) (*Lock, error) {
 		l.Notes = append(l.Notes, l.where+": pins nothing")
 	}
 	return l, nil
+}
+
+// The kinds of lock files, which their names tell apart.
+const (
+	kindRequirements = iota
+	kindPylock
+	kindUV
+)
+
+func kindOf(name string) int {
+	switch {
+	case strings.HasSuffix(name, ".toml"):
+		return kindPylock
+	case strings.HasSuffix(name, ".lock"):
+		return kindUV
+	}
+	return kindRequirements
 }
 
 // lockRefusal names a place in a lock file.
@@ -132,6 +157,9 @@ func (l *Lock) applies(t *packaging.Target) error {
 func (l *Lock) forTarget(t *packaging.Target) ([]*Pin, error) {
 	if err := l.applies(t); err != nil {
 		return nil, err
+	}
+	if l.graph != nil {
+		return l.graph.reach(t)
 	}
 	var pins []*Pin
 	first := make(map[string]*Pin)

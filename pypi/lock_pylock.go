@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -20,10 +19,14 @@ import (
 // pylock is what is read of PEP 751. Other keys are allowed there and mean
 // nothing here.
 type pylock struct {
-	LockVersion    string          `toml:"lock-version"`
-	Environments   []string        `toml:"environments"`
-	RequiresPython string          `toml:"requires-python"`
-	Packages       []pylockPackage `toml:"packages"`
+	LockVersion    string   `toml:"lock-version"`
+	Environments   []string `toml:"environments"`
+	RequiresPython string   `toml:"requires-python"`
+	Extras         []string `toml:"extras"`
+	// DependencyGroups are the groups that may be chosen, and "default-groups"
+	// those that are unless somebody says otherwise.
+	DependencyGroups []string        `toml:"dependency-groups"`
+	Packages         []pylockPackage `toml:"packages"`
 }
 
 type pylockPackage struct {
@@ -65,15 +68,10 @@ func readPylock(file string) (*Lock, error) {
 // files are used, never their URLs.
 func parsePylock(b []byte, name string) (*Lock, error) {
 	var doc pylock
-	if err := toml.Unmarshal(b, &doc); err != nil {
-		where := name
-		if de, ok := errors.AsType[*toml.DecodeError](err); ok {
-			row, _ := de.Position()
-			where = fmt.Sprintf("%s:%d", name, row)
-		}
-		return nil, lockRefusal("-SYNTAX", where, "not a pylock.toml", err)
+	if err := unmarshalTOML(b, name, "pylock.toml", &doc); err != nil {
+		return nil, err
 	}
-	l := &Lock{where: name}
+	l := &Lock{where: name, extras: normalNames(doc.Extras), groups: normalNames(doc.DependencyGroups)}
 	major, minor, _ := strings.Cut(doc.LockVersion, ".")
 	_, err := strconv.ParseUint(minor, 10, 32)
 	switch {
@@ -95,7 +93,7 @@ func parsePylock(b []byte, name string) (*Lock, error) {
 	if len(doc.Packages) > maxPins {
 		return nil, lockRefusal("-LIMIT", name, fmt.Sprintf("over %d packages", maxPins), nil)
 	}
-	lines := packageLines(b)
+	lines := headerLines(b, "packages")
 	for i := range doc.Packages {
 		where := name
 		if len(lines) == len(doc.Packages) {
@@ -110,8 +108,8 @@ func parsePylock(b []byte, name string) (*Lock, error) {
 	return l, nil
 }
 
-// packageLines finds the line of each [[packages]] header.
-func packageLines(b []byte) []int {
+// headerLines finds the line of each [[name]] header.
+func headerLines(b []byte, name string) []int {
 	var lines []int
 	line, offset := 1, 0
 	var p unstable.Parser
@@ -122,7 +120,7 @@ func packageLines(b []byte) []int {
 			continue
 		}
 		key := e.Key()
-		if !key.Next() || string(key.Node().Data) != "packages" || !key.IsLast() {
+		if !key.Next() || string(key.Node().Data) != name || !key.IsLast() {
 			continue
 		}
 		if at := int(key.Node().Raw.Offset); at >= offset && at <= len(b) {

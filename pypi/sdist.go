@@ -22,46 +22,62 @@ func CheckSdist(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	var info []byte
+	var top sdistTop
 	if strings.HasSuffix(filename, ".zip") {
-		info, err = zipPkgInfo(r, size)
+		top, err = zipTop(r, size)
 	} else {
-		info, err = tarPkgInfo(io.NewSectionReader(r, 0, size), size)
+		top, err = tarTop(io.NewSectionReader(r, 0, size), size)
 	}
 	if err != nil {
 		return nil, err
 	}
-	m, err := packaging.ParseMetadata(info)
+	m, err := packaging.ParseMetadata(top.info)
 	if err != nil {
 		return nil, fmt.Errorf("PKG-INFO: %w", err)
 	}
 	if m.Name != name.Project || m.Version.Compare(name.Version) != 0 {
 		return nil, fmt.Errorf("PKG-INFO is of %s %s", m.Name, m.Version)
 	}
-	return &Checked{RequiresPython: m.RequiresPython}, nil
+	return &Checked{RequiresPython: m.RequiresPython, metadata: top.info, build: top.build}, nil
 }
 
-// zipPkgInfo reads TOP/PKG-INFO of a .zip source archive.
-func zipPkgInfo(r io.ReaderAt, size int64) ([]byte, error) {
+// maxBuildFile bounds pyproject.toml; the settings of many tools fill some
+// ten thousand bytes.
+const maxBuildFile = 1 << 20
+
+// sdistTop is what is read of a source archive's one top folder.
+type sdistTop struct {
+	info  []byte // PKG-INFO
+	build []byte // pyproject.toml; nil if there is none
+}
+
+// zipTop reads a .zip source archive.
+func zipTop(r io.ReaderAt, size int64) (t sdistTop, err error) {
 	z, err := strictzip.Open(r, size, strictzip.Options{})
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	top, _, _ := strings.Cut(z.Entries[0].Name, "/")
 	for i := range z.Entries {
 		if !strings.HasPrefix(z.Entries[i].Name, top+"/") {
-			return nil, fmt.Errorf("%q is outside the top folder %q", clip(z.Entries[i].Name), clip(top))
+			return t, fmt.Errorf("%q is outside the top folder %q", clip(z.Entries[i].Name), clip(top))
 		}
 	}
-	return readNamed(z, top+"/PKG-INFO", packaging.MaxMetadata)
+	if _, ok := z.Find(top + "/pyproject.toml"); ok {
+		if t.build, err = readNamed(z, top+"/pyproject.toml", maxBuildFile); err != nil {
+			return t, err
+		}
+	}
+	t.info, err = readNamed(z, top+"/PKG-INFO", packaging.MaxMetadata)
+	return t, err
 }
 
-// tarPkgInfo walks a .tar.gz source archive and returns TOP/PKG-INFO.
-func tarPkgInfo(r io.Reader, size int64) ([]byte, error) {
+// tarTop walks a .tar.gz source archive.
+func tarTop(r io.Reader, size int64) (t sdistTop, err error) {
 	src := bufio.NewReaderSize(r, 64<<10)
 	gz, err := gzip.NewReader(src)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	gz.Multistream(false)
 	limit := int64(strictzip.MaxUnpacked)
@@ -69,61 +85,66 @@ func tarPkgInfo(r io.Reader, size int64) ([]byte, error) {
 		limit = max(strictzip.BombSize, size*strictzip.BombRatio)
 	}
 	lr := &io.LimitedReader{R: gz, N: limit}
-	info, err := walkTar(tar.NewReader(lr))
+	t, err = walkTar(tar.NewReader(lr))
 	if err == nil {
 		// The padding behind the archive, then the gzip checksum.
 		_, err = io.Copy(io.Discard, lr)
 	}
 	if lr.N <= 0 {
-		return nil, fmt.Errorf("unpacks to over %d bytes: a bomb", limit)
+		return t, fmt.Errorf("unpacks to over %d bytes: a bomb", limit)
 	}
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	if _, err := src.ReadByte(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("data behind the gzip stream")
+		return t, errors.New("data behind the gzip stream")
 	}
-	return info, nil
+	return t, nil
 }
 
-func walkTar(t *tar.Reader) (info []byte, err error) {
+func walkTar(r *tar.Reader) (t sdistTop, err error) {
 	top := ""
 	for n := 0; ; n++ {
-		h, err := t.Next()
+		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			if info == nil {
-				return nil, errors.New("no PKG-INFO in the top folder")
+			if t.info == nil {
+				return t, errors.New("no PKG-INFO in the top folder")
 			}
-			return info, nil
+			return t, nil
 		}
 		if err != nil {
-			return nil, err
+			return t, err
 		}
 		if n >= strictzip.MaxEntries {
-			return nil, fmt.Errorf("over %d entries", strictzip.MaxEntries)
+			return t, fmt.Errorf("over %d entries", strictzip.MaxEntries)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
 		name := strings.TrimSuffix(h.Name, "/")
 		if err := checkTarEntry(h, name); err != nil {
-			return nil, fmt.Errorf("%q: %w", clip(h.Name), err)
+			return t, fmt.Errorf("%q: %w", clip(h.Name), err)
 		}
 		first, rest, _ := strings.Cut(name, "/")
 		if top == "" {
 			top = first
 		}
 		if first != top {
-			return nil, fmt.Errorf("%q is outside the top folder %q", clip(h.Name), clip(top))
+			return t, fmt.Errorf("%q is outside the top folder %q", clip(h.Name), clip(top))
 		}
-		if rest != "PKG-INFO" {
+		to, limit := &t.info, int64(packaging.MaxMetadata)
+		switch rest {
+		case "PKG-INFO":
+		case "pyproject.toml":
+			to, limit = &t.build, maxBuildFile
+		default:
 			continue
 		}
-		if info != nil || h.Typeflag != tar.TypeReg || h.Size > packaging.MaxMetadata {
-			return nil, errors.New("PKG-INFO is there twice, too large or not a file")
+		if *to != nil || h.Typeflag != tar.TypeReg || h.Size > limit {
+			return t, fmt.Errorf("%s is there twice, too large or not a file", rest)
 		}
-		if info, err = io.ReadAll(t); err != nil {
-			return nil, err
+		if *to, err = io.ReadAll(r); err != nil {
+			return t, err
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,18 +31,21 @@ const (
 	smallPage = 4 << 20
 	// mostErrors bounds how many pins one error names.
 	mostErrors = 20
+	// recordAlias marks a wheel that agrees with its RECORD.
+	recordAlias = "pypi-record-"
 	// mostWhy bounds the places that one artifact names.
 	mostWhy = 8
 )
 
-// A Source is one package index outside.
+// A Source is one package index outside, and those that some projects are
+// pinned to.
 type Source struct {
-	name   string
-	cfg    Config
-	index  *url.URL
-	client *fetch.Client
-	store  *store.Store
-	log    *slog.Logger
+	name    string
+	cfg     Config
+	indexes []*index // the main one first
+	store   *store.Store
+	log     *slog.Logger
+	now     func() time.Time // tests change it
 
 	big sync.Mutex // held while a page over smallPage is in memory
 
@@ -52,10 +56,14 @@ type Source struct {
 	metadata map[artifact.Digest]artifact.Digest
 }
 
-// NewSource returns the source of that name ("pypi/main").
-func NewSource(cfg Config, name string, client *fetch.Client, st *store.Store, log *slog.Logger) (*Source, error) {
+// NewSource returns the source of that name ("pypi/main"). clients are one
+// for each configuration of [Config.Fetches], in its order.
+func NewSource(cfg Config, name string, clients []*fetch.Client, st *store.Store, log *slog.Logger) (*Source, error) {
 	if err := errors.Join(cfg.Validate(), artifact.CheckSource(name)); err != nil {
 		return nil, err
+	}
+	if len(clients) != 1+len(cfg.Pinned) {
+		return nil, fmt.Errorf("%s: %d clients for %d indexes", name, len(clients), 1+len(cfg.Pinned))
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -63,11 +71,15 @@ func NewSource(cfg Config, name string, client *fetch.Client, st *store.Store, l
 	if cfg.MaxPage == 0 {
 		cfg.MaxPage = maxPage
 	}
-	index, err := url.Parse(strings.TrimSuffix(cfg.Index, "/") + "/")
-	if err != nil {
-		return nil, err
+	s := &Source{name: name, cfg: cfg, store: st, log: log, now: time.Now, metadata: make(map[artifact.Digest]artifact.Digest)}
+	for i, address := range cfg.Addresses() {
+		u, err := url.Parse(strings.TrimSuffix(address, "/") + "/")
+		if err != nil {
+			return nil, err
+		}
+		s.indexes = append(s.indexes, &index{url: u, client: clients[i]})
 	}
-	return &Source{name: name, cfg: cfg, index: index, client: client, store: st, log: log, metadata: make(map[artifact.Digest]artifact.Digest)}, nil
+	return s, nil
 }
 
 // Name is "pypi/main".
@@ -79,47 +91,77 @@ type want struct {
 	target *packaging.Target
 }
 
-// Resolve reads the lock files and, once for each project, its page, and
-// answers with the files that the targets need. It fetches no package.
+// Resolve reads the lock files and the requirements and, once for each
+// project, its page, and answers with the files that the targets need. It
+// fetches no package, but for source archives that have to tell what they
+// require.
 func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (*artifact.Snapshot, []string, error) {
 	wants, notes, err := s.wants()
 	if err != nil {
 		return nil, nil, err
 	}
-	names := slices.Sorted(maps.Keys(wants))
-	results := make([]*resolved, len(names))
-	refusals := make([]error, len(names))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(pagesAtOnce)
-	for i, name := range names {
-		g.Go(func() error {
-			r, err := s.project(gctx, name, wants[name])
-			if err != nil && refusal(err) {
-				refusals[i] = err // go on, to name every missing pin at once
-				return nil
-			}
-			results[i] = r
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	o := newOffers(s)
+	more, err := s.closures(ctx, o, wants)
+	if err != nil {
 		return nil, nil, err
 	}
-	if err := joinSome(refusals); err != nil {
-		return nil, nil, err
+	notes = append(notes, more...)
+	results := make(map[string]*resolved)
+	builds, read := make(map[string]bool), make(map[string]int)
+	for again := true; again; {
+		if err := s.projects(ctx, o, wants, read, results); err != nil {
+			return nil, nil, err
+		}
+		var list []built
+		for _, name := range slices.Sorted(maps.Keys(results)) {
+			list = append(list, results[name].builds...)
+		}
+		if more, again, err = s.builds(ctx, o, list, builds, wants); err != nil {
+			return nil, nil, err
+		}
+		notes = append(notes, more...)
 	}
-	snap, err := s.snapshot(results)
+	ordered := make([]*resolved, 0, len(results))
+	for _, name := range slices.Sorted(maps.Keys(results)) {
+		ordered = append(ordered, results[name])
+		notes = append(notes, results[name].notes...)
+	}
+	snap, err := s.snapshot(ordered)
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := changed(s.name, snap, prev); err != nil {
 		return nil, nil, err
 	}
-	for _, r := range results {
-		notes = append(notes, r.notes...)
-	}
-	s.log.InfoContext(ctx, "resolved", slog.String("source", s.name), slog.Int("projects", len(names)))
+	s.log.InfoContext(ctx, "resolved", slog.String("source", s.name), slog.Int("projects", len(results)))
 	return snap, notes, nil
+}
+
+// projects chooses files for the wants of every project that has new ones;
+// read counts those that were looked at.
+func (s *Source) projects(ctx context.Context, o *offers, wants map[string][]want, read map[string]int, results map[string]*resolved) error {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(wants)), func(n string) bool { return read[n] == len(wants[n]) })
+	found, refusals := make([]*resolved, len(names)), make([]error, len(names))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(pagesAtOnce)
+	for i, name := range names {
+		g.Go(func() error {
+			r, err := s.project(ctx, o, name, wants[name])
+			if err != nil && refusal(err) {
+				refusals[i] = err // go on, to name every missing pin at once
+				return nil
+			}
+			found[i] = r
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, name := range names {
+		results[name], read[name] = found[i], len(wants[name])
+	}
+	return joinSome(refusals)
 }
 
 // refusal tells an answer about one pin from a failure of the whole run.
@@ -142,12 +184,15 @@ func (s *Source) wants() (map[string][]want, []string, error) {
 	wants := make(map[string][]want)
 	var notes []string
 	targets := make(map[string]*packaging.Target)
-	if len(s.cfg.Locks) == 0 {
-		notes = append(notes, "no lock file is configured (locks): nothing is wanted")
+	if s.cfg.empty() {
+		notes = append(notes, "neither locks nor requirements or packages are configured: nothing is wanted")
 	}
 	for _, lc := range s.cfg.Locks {
 		lock, err := ReadLock(lc.File)
 		if err != nil {
+			return nil, nil, err
+		}
+		if err := lock.Choose(Choice{Extras: lc.Extras, Groups: lc.Groups}); err != nil {
 			return nil, nil, err
 		}
 		notes = append(notes, lock.Notes...)
@@ -180,11 +225,22 @@ type resolved struct {
 	project indexProject
 	urls    map[string]string   // by filename
 	why     map[string][]string // by version: who asked
+	builds  []built             // the source archives among them
 	notes   []string
 }
 
-// project reads one project's page and chooses a file for each want.
-func (s *Source) project(ctx context.Context, name string, wants []want) (*resolved, error) {
+// pageOf is the page of a project: that which was read for the solver, or
+// one with the files of the wanted versions.
+func (s *Source) pageOf(ctx context.Context, o *offers, name string, wants []want) (*page, string, error) {
+	if slices.ContainsFunc(wants, func(w want) bool { return w.pin.chosen != nil }) {
+		p, err := o.project(ctx, name)
+		if err != nil {
+			return nil, "", err
+		}
+		if p.page != nil {
+			return p.page, p.host, nil
+		}
+	}
 	versions := make([]packaging.Version, 0, len(wants))
 	for _, w := range wants {
 		versions = append(versions, w.pin.Version)
@@ -194,21 +250,27 @@ func (s *Source) project(ctx context.Context, name string, wants []want) (*resol
 		return err == nil && project == name && slices.ContainsFunc(versions, func(w packaging.Version) bool { return w.Compare(v) == 0 })
 	})
 	if err != nil {
+		return nil, "", err
+	}
+	return pg, host, (&chooser{source: s.name, page: pg}).unique(name)
+}
+
+// project reads one project's page and chooses a file for each want.
+func (s *Source) project(ctx context.Context, o *offers, name string, wants []want) (*resolved, error) {
+	pg, host, err := s.pageOf(ctx, o, name, wants)
+	if err != nil {
 		return nil, err
 	}
 	r := &resolved{project: indexProject{Name: name, Status: pg.Status, StatusReason: pg.StatusReason}, urls: make(map[string]string), why: make(map[string][]string)}
 	switch pg.Status {
 	case "", "active":
 		r.project.Status = ""
-	case "quarantined":
+	case quarantined:
 		return nil, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-QUARANTINED", Subject: s.name + ": " + name, Reason: "the index has put the project into quarantine: " + pg.StatusReason}
 	default:
 		r.notes = append(r.notes, strings.TrimSpace(fmt.Sprintf("%s is %s upstream %s", name, pg.Status, pg.StatusReason)))
 	}
-	c := &chooser{source: s.name, page: pg, sdists: s.cfg.AllowSdist}
-	if err := c.unique(name); err != nil {
-		return nil, err
-	}
+	c := &chooser{source: s.name, page: pg, sdists: s.sdistAllowed(name)}
 	var errs []error
 	for _, w := range wants {
 		got, err := c.choose(w.pin, w.target)
@@ -218,6 +280,10 @@ func (s *Source) project(ctx context.Context, name string, wants []want) (*resol
 		}
 		if err := s.take(ctx, r, got, host); err != nil {
 			return nil, err
+		}
+		if !packaging.IsWheel(got.Filename) {
+			k := slices.IndexFunc(r.project.Files, func(f indexFile) bool { return f.Filename == got.Filename })
+			r.builds = append(r.builds, built{file: r.project.Files[k], name: name, url: got.URL, target: w.target})
 		}
 	}
 	slices.Sort(r.notes)
@@ -254,11 +320,12 @@ func (s *Source) take(ctx context.Context, r *resolved, got *choice, host string
 	if _, again := r.urls[got.Filename]; again {
 		return nil
 	}
-	if err := s.client.Allowed(got.URL, host); err != nil {
+	ix := s.indexOf(got.pin.Name)
+	if err := ix.client.Allowed(got.URL, host); err != nil {
 		return err
 	}
 	if got.Size < 0 {
-		size, err := s.size(ctx, got.URL)
+		size, err := s.size(ctx, ix, got.URL)
 		if err != nil {
 			return err
 		}
@@ -273,9 +340,7 @@ func (s *Source) take(ctx context.Context, r *resolved, got *choice, host string
 	}
 	if !got.CoreMetadata.IsZero() && packaging.IsWheel(got.Filename) {
 		f.CoreMetadata = got.CoreMetadata.String()
-		s.mu.Lock()
-		s.metadata[got.Digest] = got.CoreMetadata
-		s.mu.Unlock()
+		s.said(got.Digest, got.CoreMetadata)
 	}
 	r.urls[got.Filename] = got.URL
 	r.project.Files = append(r.project.Files, f)
@@ -283,8 +348,8 @@ func (s *Source) take(ctx context.Context, r *resolved, got *choice, host string
 }
 
 // size asks for a file's length, which HTML pages do not tell.
-func (s *Source) size(ctx context.Context, raw string) (int64, error) {
-	resp, err := s.client.Head(ctx, raw)
+func (s *Source) size(ctx context.Context, ix *index, raw string) (int64, error) {
+	resp, err := ix.client.Head(ctx, raw)
 	if err != nil {
 		return 0, err
 	}
@@ -297,13 +362,14 @@ func (s *Source) size(ctx context.Context, raw string) (int64, error) {
 
 // page fetches and reads a project's page. host is where it came from.
 func (s *Source) page(ctx context.Context, name string, keep func(string) bool) (pg *page, host string, err error) {
-	u := s.index.JoinPath(name, "/").String()
-	resp, err := s.get(ctx, u, min(smallPage, s.cfg.MaxPage))
+	ix := s.indexOf(name)
+	u := ix.url.JoinPath(name, "/").String()
+	resp, err := s.get(ctx, ix, u, min(smallPage, s.cfg.MaxPage))
 	if overLimit(err) && s.cfg.MaxPage > smallPage {
 		// A large page: one at a time, so that memory stays flat.
 		s.big.Lock()
 		defer s.big.Unlock()
-		resp, err = s.get(ctx, u, s.cfg.MaxPage)
+		resp, err = s.get(ctx, ix, u, s.cfg.MaxPage)
 	}
 	subject := s.name + ": " + name
 	switch {
@@ -337,8 +403,8 @@ func (s *Source) page(ctx context.Context, name string, keep func(string) bool) 
 	return pg, base.Host, nil
 }
 
-func (s *Source) get(ctx context.Context, u string, limit int64) (*fetch.Response, error) {
-	resp, err := s.client.Get(ctx, u, fetch.GetOptions{Accept: acceptPage, Limit: limit})
+func (s *Source) get(ctx context.Context, ix *index, u string, limit int64) (*fetch.Response, error) {
+	resp, err := ix.client.Get(ctx, u, fetch.GetOptions{Accept: acceptPage, Limit: limit})
 	if err == nil && resp.Status != http.StatusOK {
 		return nil, fmt.Errorf("%s: status %d", fetch.Redact(u), resp.Status)
 	}
@@ -402,15 +468,20 @@ func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
 		}
 		return nil
 	}
+	project, _, err := packaging.ParseDistName(f.Path)
+	if err != nil {
+		return err
+	}
+	ix := s.indexOf(project)
 	if !s.store.Has(f.Digest) {
-		if err := s.download(ctx, f); err != nil {
+		if err := s.download(ctx, ix, f); err != nil {
 			return err
 		}
 	}
 	c, err := checkBlob(s.store, f.Path, f.Digest, f.Size)
 	if err != nil && !s.store.Has(f.Digest) {
 		// The store found its blob damaged and put it away: fetch it again.
-		if err := s.download(ctx, f); err != nil {
+		if err := s.download(ctx, ix, f); err != nil {
 			return err
 		}
 		c, err = checkBlob(s.store, f.Path, f.Digest, f.Size)
@@ -424,14 +495,41 @@ func (s *Source) Fetch(ctx context.Context, f artifact.File) error {
 	if ok && c.Metadata != nil && artifact.Sum(c.Metadata) != said {
 		return metadataRefusal(s.name+": "+f.Path, said.String(), c.Metadata)
 	}
-	return nil
+	return s.recorded(ctx, project, f)
 }
 
-func (s *Source) download(ctx context.Context, f artifact.File) (err error) {
+// recorded compares a wheel with its RECORD, once: it reads all of it.
+func (s *Source) recorded(ctx context.Context, project string, f artifact.File) (err error) {
+	if !packaging.IsWheel(f.Path) {
+		return nil
+	}
+	alias := recordAlias + f.Digest.Hex()
+	if _, ok := s.store.Alias(alias); ok {
+		return nil
+	}
+	r, err := s.store.File(f.Digest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	rep, err := CheckRecord(f.Path, r, f.Size)
+	if err != nil {
+		return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-WHEEL", Subject: s.name + ": " + f.Path, Reason: "not a valid archive of that name", Err: err}
+	}
+	if len(rep.Wrong) > 0 && !matches(s.cfg.AnyRecord, project) {
+		return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-RECORD", Subject: s.name + ": " + f.Path, Reason: "files differ from its RECORD: " + strings.Join(rep.Wrong, "; ")}
+	}
+	if list := slices.Concat(rep.Wrong, rep.Missing); len(list) > 0 {
+		s.log.WarnContext(ctx, "the wheel and its RECORD differ", slog.String("source", s.name), slog.String("file", f.Path), slog.Any("differences", list))
+	}
+	return s.store.SetAlias(alias, f.Digest)
+}
+
+func (s *Source) download(ctx context.Context, ix *index, f artifact.File) (err error) {
 	p, err := s.store.Partial(f.Digest, f.Size)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	return s.client.Download(ctx, f.URL, p)
+	return ix.client.Download(ctx, f.URL, p)
 }

@@ -48,14 +48,18 @@ func newOutside(t *testing.T, index http.Handler, locks map[string]string, chang
 	if change != nil {
 		change(&cfg)
 	}
-	fc := cfg.Fetch("pypi/main")
-	fc.MaxRetries = -1
-	client, err := fetch.New(fetch.NewPool(cfg.PerHost(), 10), fc)
-	if err != nil {
-		t.Fatal(err)
+	pool := fetch.NewPool(cfg.PerHost(), 10)
+	var clients []*fetch.Client
+	for _, fc := range cfg.Fetches("pypi/main") {
+		fc.MaxRetries = -1
+		client, err := fetch.New(pool, fc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, client)
 	}
 	st := newStore(t)
-	s, err := NewSource(cfg, "pypi/main", client, st, nil)
+	s, err := NewSource(cfg, "pypi/main", clients, st, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,18 +268,22 @@ func TestResolveNamesAll(t *testing.T) {
 func TestResolveNothing(t *testing.T) {
 	o := newOutside(t, pypitest.New(), nil, nil)
 	snap, names, notes := o.resolve(t)
-	if len(names) != 0 || len(snap.Meta) != 1 || len(notes) != 1 || !strings.Contains(notes[0], "no lock file") {
+	if len(names) != 0 || len(snap.Meta) != 1 || len(notes) != 1 || !strings.HasSuffix(notes[0], "nothing is wanted") {
 		t.Errorf("got %v %v", names, notes)
 	}
 }
 
 func TestResolveSdist(t *testing.T) {
 	source := pypitest.Sdist("foo-1.0.tar.gz")
-	o := newOutside(t, pypitest.New(source), map[string]string{"requirements.txt": pypitest.Pin(source)}, func(c *Config) { c.AllowSdist = true })
+	lock := map[string]string{"requirements.txt": pypitest.Pin(source)}
+	allow := func(c *Config) { c.AllowSdist, c.AssumeOld = true, true }
+	o := newOutside(t, pypitest.New(source, pypitest.Wheel("setuptools-80.0-py3-none-any.whl", "")), lock, allow)
 	snap, names, notes := o.resolve(t)
-	if d := cmp.Diff([]string{source.Name}, names); d != "" || len(notes) != 1 || !strings.Contains(notes[0], "source archive") {
-		t.Errorf("%s %v", d, notes)
+	if d := cmp.Diff([]string{source.Name, "setuptools-80.0-py3-none-any.whl"}, names); d != "" || len(notes) != 2 || !strings.Contains(notes[1], "source archive") {
+		t.Errorf("%s %q", d, notes)
 	}
+	_, _, err := newOutside(t, pypitest.New(source), lock, allow).Resolve(t.Context(), nil)
+	wantRefusal(t, err, ErrLock, "PYPI-CONFLICT", "the build of foo 1.0")
 	if err := o.fetchAll(t.Context(), snap); err != nil {
 		t.Error(err)
 	}

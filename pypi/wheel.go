@@ -1,7 +1,6 @@
 package pypi
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +24,9 @@ type Checked struct {
 	// source archive, whose metadata may change when it is built.
 	Metadata       []byte
 	RequiresPython string
+	// metadata is METADATA, or the PKG-INFO of a source archive; build is the
+	// pyproject.toml of one that has it.
+	metadata, build []byte
 }
 
 // CheckFile checks a wheel or a source archive strictly against its
@@ -101,10 +103,10 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	if err := checkWheelFile(z, info); err != nil {
 		return nil, fmt.Errorf("WHEEL: %w", err)
 	}
-	if err := checkRecord(z, info); err != nil {
+	if _, err := readRecord(z, info); err != nil {
 		return nil, fmt.Errorf("RECORD: %w", err)
 	}
-	return &Checked{Metadata: text, RequiresPython: m.RequiresPython}, nil
+	return &Checked{Metadata: text, RequiresPython: m.RequiresPython, metadata: text}, nil
 }
 
 // distInfo finds the only *.dist-info folder and compares its name.
@@ -172,34 +174,4 @@ func checkWheelFile(z *strictzip.Archive, info string) error {
 		return fmt.Errorf("Wheel-Version %q is not known", clip(version))
 	}
 	return nil
-}
-
-// checkRecord refuses a RECORD with a path that leaves the wheel: an
-// uninstaller deletes what RECORD names.
-func checkRecord(z *strictzip.Archive, info string) error {
-	b, err := readNamed(z, info+"/RECORD", maxRecord)
-	if err != nil {
-		return err
-	}
-	r := csv.NewReader(strings.NewReader(string(b)))
-	r.FieldsPerRecord = -1
-	r.ReuseRecord = true
-	for n := 1; ; n++ {
-		row, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if n > strictzip.MaxEntries {
-			return fmt.Errorf("over %d lines", strictzip.MaxEntries)
-		}
-		if len(row) != 3 {
-			return fmt.Errorf("line %d: %d fields, want 3", n, len(row))
-		}
-		if err := strictzip.CheckName(row[0]); err != nil {
-			return fmt.Errorf("line %d: %q: %w", n, clip(row[0]), err)
-		}
-	}
 }

@@ -201,3 +201,71 @@ func TestCheckFileKeepsCause(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestCheckRecord(t *testing.T) {
+	const name, record = "foo-1.0-py3-none-any.whl", "foo-1.0.dist-info/RECORD"
+	entries := func() []pypitest.Entry { return pypitest.WheelEntries(name, "") }
+	change := func(old, with string) []pypitest.Entry {
+		es := entries()
+		last := &es[len(es)-1]
+		if !strings.Contains(last.Body, old) {
+			t.Fatalf("%q is not in RECORD", old)
+		}
+		last.Body = strings.Replace(last.Body, old, with, 1)
+		return es
+	}
+	tests := map[string]struct {
+		entries        []pypitest.Entry
+		wrong, missing []string
+	}{
+		"good": {entries: entries()},
+		"changed after it was built": {
+			entries: func() []pypitest.Entry {
+				es := entries()
+				es[0].Body = strings.ToUpper(es[0].Body)
+				return es
+			}(),
+			wrong: []string{"foo/__init__.py: hash "},
+		},
+		"longer": {
+			entries: func() []pypitest.Entry {
+				es := entries()
+				es[0].Body += "import os"
+				return es
+			}(),
+			wrong: []string{"foo/__init__.py: 29 bytes, 20 in RECORD"},
+		},
+		"not listed": {
+			entries: append([]pypitest.Entry{{Name: "foo.pth", Body: "import os"}}, entries()...),
+			missing: []string{"foo.pth is not in RECORD"},
+		},
+		"not there":   {entries: change("foo/__init__.py", "foo/other.py"), missing: []string{"foo/__init__.py is not in RECORD", "foo/other.py is in RECORD and not in the wheel"}},
+		"md5":         {entries: change("__init__.py,sha256=", "__init__.py,md5="), wrong: []string{"foo/__init__.py: its hash in RECORD is md5"}},
+		"no hash":     {entries: change(strings.Split(entries()[3].Body, ",")[1], ""), wrong: []string{"foo/__init__.py: no hash in RECORD"}},
+		"signed":      {entries: append([]pypitest.Entry{{Name: record + ".jws", Body: "{}"}}, entries()...)},
+		"padded hash": {entries: change(",20\n", "=,20\n")},
+	}
+	for name1, c := range tests {
+		t.Run(name1, func(t *testing.T) {
+			b := pypitest.Zip(c.entries...)
+			rep, err := CheckRecord(name, bytes.NewReader(b), int64(len(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for what, lists := range map[string][2][]string{"wrong": {c.wrong, rep.Wrong}, "missing": {c.missing, rep.Missing}} {
+				if len(lists[0]) != len(lists[1]) {
+					t.Fatalf("%s: got %q, want %q", what, lists[1], lists[0])
+				}
+				for i := range lists[0] {
+					if !strings.HasPrefix(lists[1][i], lists[0][i]) {
+						t.Errorf("%s: got %q, want %q", what, lists[1], lists[0])
+					}
+				}
+			}
+		})
+	}
+	broken := pypitest.Zip(change(",20\n", ",-1\n")...)
+	if _, err := CheckRecord(name, bytes.NewReader(broken), int64(len(broken))); err == nil || !strings.Contains(err.Error(), "size") {
+		t.Errorf("a size below zero: %v", err)
+	}
+}

@@ -20,12 +20,13 @@ type planOptions struct {
 	only     []string
 	exitCode bool
 	save     string
+	check    string
 }
 
 func newPlan(a *app) *cobra.Command {
 	o := &planOptions{}
 	cmd := &cobra.Command{
-		Use:     "plan [--only SOURCE]... [--exit-code] [--save FILE]",
+		Use:     "plan [--only SOURCE]... [--exit-code] [--save FILE] [--crosscheck uv]",
 		GroupID: groupOutside,
 		Short:   "Show what a run would fetch, before anything is fetched",
 		Long: `Show what a run would fetch, before anything is fetched.
@@ -35,17 +36,24 @@ artifacts are new, changed and gone, what has to be fetched, and the room
 that is needed. A saved plan can be reviewed and carried out later with
 darkmirror export --plan FILE.
 
+--crosscheck uv asks an installed uv for the same requirements and targets
+and prints where it would choose otherwise. Its answer enters no bundle.
+
 ` + codesLine(exitOK, exitUsage, exitPartial, exitIntegrity, exitSequence, exitUnreachable, exitLocked, exitChanges),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.plan(cmd.Context(), o) },
 	}
 	cmd.Flags().StringArrayVar(&o.only, "only", nil, "only this `SOURCE`, as pypi/main; may be repeated")
 	cmd.Flags().BoolVar(&o.exitCode, "exit-code", false, "exit with 10 where there are changes")
+	cmd.Flags().StringVar(&o.check, "crosscheck", "", "compare with another resolver on this host: `uv`")
 	cmd.Flags().StringVar(&o.save, "save", "", "write the plan to `FILE`")
 	return cmd
 }
 
 func (a *app) plan(ctx context.Context, o *planOptions) (err error) {
+	if o.check != "" && o.check != "uv" {
+		return usagef("--crosscheck %s: uv is the one that can be asked", o.check)
+	}
 	cfg, err := a.load(config.Outside)
 	if err != nil {
 		return err
@@ -78,6 +86,11 @@ func (a *app) plan(ctx context.Context, o *planOptions) (err error) {
 	}
 	if err := a.result(planJSON(pl, sum), func() error { return printPlan(a.out, pl, sum, cfg) }); err != nil {
 		return err
+	}
+	if o.check != "" {
+		if err := a.crosscheck(ctx, cfg, exp.Sources); err != nil {
+			return err
+		}
 	}
 	if o.save != "" {
 		b, err := pl.Encode()

@@ -303,6 +303,7 @@ func startUpstream(ts *testscript.TestScript, args []string) {
 //
 //	data=SIZE     carry so many incompressible bytes
 //	file=NAME=TEXT  carry this file; a ~ in TEXT is a space, a ; starts a line
+//	requires=A;B  its METADATA requires these; a ~ is a space
 //	bytes         the file is not what index and lock say, but as long
 //	short, long   the same, a byte shorter or longer
 //	hash          the index names another hash than the lock
@@ -365,11 +366,18 @@ func newWheel(ts *testscript.TestScript, words []string) (f pypitest.File, pin s
 		extra = append(extra, pypitest.Entry{Name: name, Body: text + "\n", Store: true})
 	}
 	f = pypitest.Wheel(words[0]+"-py3-none-any.whl", "", extra...)
+	if v, ok := options["requires"]; ok {
+		var lines []string
+		for r := range strings.SplitSeq(v, ";") {
+			lines = append(lines, "Requires-Dist: "+strings.ReplaceAll(r, "~", " "))
+		}
+		f = pypitest.Requiring(words[0]+"-py3-none-any.whl", "", lines...)
+	}
 	pin = pypitest.Pin(f)
 	for k, v := range options {
 		sum, size := f.SHA256(), int64(len(f.Body))
 		switch k {
-		case "data", "file":
+		case "data", "file", "requires":
 		case "bytes":
 			f.Hash, f.Body = sum, slices.Clone(f.Body)
 			f.Body[len(f.Body)/2] ^= 1

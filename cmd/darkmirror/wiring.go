@@ -131,11 +131,15 @@ func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onE
 			p = fetch.NewPool(c.PerHost(), cfg.Limits.Total)
 			p.SetBandwidth(line)
 		}
-		client, err := newClient(p, c.Fetch(name), c.Index)
-		if err != nil {
-			return nil, err
+		var clients []*fetch.Client
+		for k, fc := range c.Fetches(name) {
+			client, err := newClient(p, fc, c.Addresses()[k])
+			if err != nil {
+				return nil, err
+			}
+			clients = append(clients, client)
 		}
-		s, err := pypi.NewSource(c.Config, name, client, st, log)
+		s, err := pypi.NewSource(c.Config, name, clients, st, log)
 		if err != nil {
 			return nil, err
 		}

@@ -68,9 +68,6 @@ func (c *Client) DownloadParts(ctx context.Context, rawURL string, p PartsPartia
 	}
 }
 
-// errNoRanges is a server that sends the whole where a part was asked for.
-var errNoRanges = errors.New("the server has no ranges")
-
 // A partsDownload is the state of one call.
 type partsDownload struct {
 	c   *Client
@@ -94,7 +91,7 @@ func (d *partsDownload) fill(ctx context.Context, conns int) error {
 		group.Go(func() error { return d.work(gctx) })
 	}
 	err := group.Wait()
-	if errors.Is(err, errNoRanges) {
+	if errors.Is(err, ErrNoRanges) {
 		return d.whole(ctx)
 	}
 	return err
@@ -203,7 +200,7 @@ func (d *partsDownload) accept(i int, resp *http.Response, known bool) error {
 	ranged := next > 0 || end < total
 	switch {
 	case resp.StatusCode == http.StatusOK && ranged:
-		return &localError{errNoRanges}
+		return &localError{ErrNoRanges}
 	case resp.StatusCode == http.StatusOK:
 		if n := resp.ContentLength; n >= 0 && n != total {
 			return d.wrongSize(n)
@@ -214,7 +211,7 @@ func (d *partsDownload) accept(i int, resp *http.Response, known bool) error {
 			return d.wrongSize(of)
 		}
 		if !ok || start != next {
-			return &localError{errNoRanges}
+			return &localError{ErrNoRanges}
 		}
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && ranged:
 		drain(resp.Body)

@@ -143,6 +143,7 @@ func checkDistName(filename string) error {
 	return nil
 }
 
+// IsWheel tells a wheel from a source archive by its suffix.
 func IsWheel(filename string) bool { return strings.HasSuffix(filename, ".whl") }
 
 // ParseDistName parses either kind of filename.

@@ -1,18 +1,8 @@
 package packaging
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
-)
-
-const (
-	// maxMarker bounds a marker's text. Universal locks write long
-	// disjunctions; the longest known has about 4 KiB.
-	maxMarker = 64 << 10
-	// maxMarkerDepth bounds parentheses; tools write two or three levels.
-	maxMarkerDepth = 32
 )
 
 // Truth is what a marker says of a target. Maybe stands for what a target
@@ -42,225 +32,68 @@ type Marker struct {
 
 // markerNode is "and" or "or" over kids, or one comparison.
 type markerNode struct {
-	kids []*markerNode
-	or   bool
+	kids    []*markerNode
+	or      bool
+	grouped bool // kids stood in parentheses
 	// a comparison: variable OP value, or value OP variable
 	variable string
 	op       string
 	value    string
 	swapped  bool // the value is on the left
-}
-
-// markerVariables are the names of PEP 508 and PEP 751, and the old spellings
-// that packaging still reads.
-func markerVariable(s string) (string, bool) {
-	switch s {
-	case "os_name", "sys_platform", "platform_machine", "platform_python_implementation", "platform_release",
-		"platform_system", "platform_version", "python_version", "python_full_version", "implementation_name",
-		"implementation_version", "extra", "extras", "dependency_groups":
-		return s, true
-	case "os.name", "sys.platform", "platform.version", "platform.machine":
-		return strings.ReplaceAll(s, ".", "_"), true
-	case "platform.python_implementation", "python_implementation":
-		return "platform_python_implementation", true
-	}
-	return "", false
-}
-
-// ParseMarker reads a marker.
-func ParseMarker(s string) (Marker, error) {
-	s = strings.TrimSpace(s)
-	if len(s) > maxMarker {
-		return Marker{}, fmt.Errorf("marker %q: over %d bytes", clip(s), maxMarker)
-	}
-	p := markerParser{s: s}
-	root, err := p.expression(0)
-	if p.skip(); err == nil && p.i < len(p.s) {
-		err = fmt.Errorf("unexpected %q", clip(p.s[p.i:]))
-	}
-	if err != nil {
-		return Marker{}, fmt.Errorf("marker %q: %w", clip(s), err)
-	}
-	return Marker{text: s, root: root}, nil
+	named    bool // the value is the name of a variable, which stands for itself
+	// clause is op and value as a specifier, where they are one and the
+	// variable holds a version.
+	clause *Specifier
 }
 
 // String is the marker as it was written.
 func (m Marker) String() string { return m.text }
 
-type markerParser struct {
-	s string
-	i int
-}
-
-func (p *markerParser) skip() {
-	for p.i < len(p.s) && (p.s[p.i] == ' ' || p.s[p.i] == '\t') {
-		p.i++
-	}
-}
-
-// word takes a keyword that ends at something that is not part of a name.
-func (p *markerParser) word(w string) bool {
-	p.skip()
-	rest, ok := strings.CutPrefix(p.s[p.i:], w)
-	if !ok || rest != "" && (alnum(rest[0]) || rest[0] == '_') {
-		return false
-	}
-	p.i += len(w)
-	return true
-}
-
-// expression is "or" over "and" over atoms; "and" binds tighter.
-func (p *markerParser) expression(depth int) (*markerNode, error) {
-	if depth > maxMarkerDepth {
-		return nil, fmt.Errorf("parentheses deeper than %d", maxMarkerDepth)
-	}
-	var ors []*markerNode
-	for {
-		var ands []*markerNode
-		for {
-			atom, err := p.atom(depth)
-			if err != nil {
-				return nil, err
-			}
-			if ands = append(ands, atom); !p.word("and") {
-				break
-			}
-		}
-		ors = append(ors, join(ands, false))
-		if !p.word("or") {
-			return join(ors, true), nil
-		}
-	}
-}
-
-func join(kids []*markerNode, or bool) *markerNode {
-	if len(kids) == 1 {
-		return kids[0]
-	}
-	return &markerNode{kids: kids, or: or}
-}
-
-func (p *markerParser) atom(depth int) (*markerNode, error) {
-	p.skip()
-	if p.i < len(p.s) && p.s[p.i] == '(' {
-		p.i++
-		n, err := p.expression(depth + 1)
-		if err != nil {
-			return nil, err
-		}
-		if p.skip(); p.i >= len(p.s) || p.s[p.i] != ')' {
-			return nil, errors.New("missing )")
-		}
-		p.i++
-		return n, nil
-	}
-	left, leftVar, err := p.operand()
-	if err != nil {
-		return nil, err
-	}
-	op, err := p.operator()
-	if err != nil {
-		return nil, err
-	}
-	right, rightVar, err := p.operand()
-	if err != nil {
-		return nil, err
-	}
-	n := &markerNode{variable: left, op: op, value: right}
-	switch {
-	case leftVar == rightVar:
-		return nil, fmt.Errorf("%q %s %q: want a variable on one side and a string on the other", clip(left), op, clip(right))
-	case rightVar:
-		n.variable, n.value, n.swapped = right, left, true
-	}
-	return n, n.check()
-}
-
-// check refuses comparisons that have no meaning, so that evaluation cannot
-// fail.
-func (n *markerNode) check() error {
-	member := n.op == "in" || n.op == "not in"
-	switch n.variable {
-	case "extras", "dependency_groups":
-		if !member || !n.swapped {
-			return fmt.Errorf("%s takes only the form 'name' in %s", n.variable, n.variable)
-		}
-	case "python_version", "python_full_version", "implementation_version", "platform_release":
-		if _, err := n.specifier(); err == nil || n.swapped {
-			return nil
-		}
-		if n.op == "~=" || n.op == "===" {
-			return fmt.Errorf("%s %q is not a version comparison", n.op, clip(n.value))
-		}
-	default:
-		if n.op == "~=" || n.op == "===" {
-			return fmt.Errorf("%s cannot be compared with %s", n.variable, n.op)
-		}
-	}
-	return nil
-}
-
-func (n *markerNode) specifier() (Specifier, error) {
-	if n.op == "in" || n.op == "not in" {
-		return Specifier{}, errors.New("not a version operator")
-	}
-	return parseClause(n.op + n.value)
-}
-
-func (p *markerParser) operator() (string, error) {
-	p.skip()
-	for _, op := range []string{"===", "==", "~=", "!=", "<=", ">=", "<", ">"} {
-		if strings.HasPrefix(p.s[p.i:], op) {
-			p.i += len(op)
-			return op, nil
-		}
-	}
-	if p.word("in") {
-		return "in", nil
-	}
-	if p.word("not") && p.word("in") {
-		return "not in", nil
-	}
-	return "", fmt.Errorf("want an operator at %q", clip(p.s[p.i:]))
-}
-
-// operand is a variable or a quoted string.
-func (p *markerParser) operand() (text string, variable bool, err error) {
-	p.skip()
-	if p.i >= len(p.s) {
-		return "", false, errors.New("ends where a variable or a string is wanted")
-	}
-	if q := p.s[p.i]; q == '\'' || q == '"' {
-		end := strings.IndexByte(p.s[p.i+1:], q)
-		if end < 0 {
-			return "", false, errors.New("unclosed string")
-		}
-		text = p.s[p.i+1 : p.i+1+end]
-		p.i += end + 2
-		return text, false, nil
-	}
-	start := p.i
-	for p.i < len(p.s) && (alnum(p.s[p.i]) || p.s[p.i] == '_' || p.s[p.i] == '.') {
-		p.i++
-	}
-	name, ok := markerVariable(p.s[start:p.i])
-	if !ok {
-		return "", false, fmt.Errorf("unknown variable %q", clip(p.s[start:]))
-	}
-	return name, true, nil
-}
-
-// Eval says whether the marker holds in env.
+// Eval says whether the marker holds in env. What env does not know
+// (platform_release and platform_version if empty, and who installs with
+// which extras and dependency_groups) is Maybe.
 func (m Marker) Eval(env *Environment) Truth {
 	if m.root == nil {
 		return True
 	}
-	return m.root.eval(env)
+	return m.root.eval(&scope{env: env, extra: canonicalName(env.Extra)})
 }
 
-func (n *markerNode) eval(env *Environment) Truth {
+// Holds says whether a requirement with this marker is wanted for one of the
+// extras, or for none if there are none; env.Extra does not count. It decides
+// as an installer on the target does: nothing is unknown, an empty
+// platform_release is an empty word, extras stand in the set of that name and
+// dependency_groups is empty.
+func (m Marker) Holds(env *Environment, extras []string) bool {
+	if m.root == nil {
+		return true
+	}
+	s := scope{env: env, exact: true}
+	if len(extras) == 0 {
+		return m.root.eval(&s) == True
+	}
+	s.extras = make([]string, len(extras))
+	for i, e := range extras {
+		s.extras[i] = canonicalName(e)
+	}
+	return slices.ContainsFunc(s.extras, func(e string) bool {
+		s.extra = e
+		return m.root.eval(&s) == True
+	})
+}
+
+// A scope is what a marker is evaluated in.
+type scope struct {
+	env    *Environment
+	extra  string
+	extras []string
+	groups []string
+	exact  bool // nothing is unknown
+}
+
+func (n *markerNode) eval(s *scope) Truth {
 	if n.variable != "" {
-		return n.compare(env)
+		return n.compare(s)
 	}
 	res := True
 	if n.or {
@@ -268,31 +101,30 @@ func (n *markerNode) eval(env *Environment) Truth {
 	}
 	for _, k := range n.kids {
 		if n.or {
-			res = max(res, k.eval(env))
+			res = max(res, k.eval(s))
 		} else {
-			res = min(res, k.eval(env))
+			res = min(res, k.eval(s))
 		}
 	}
 	return res
 }
 
-func (n *markerNode) compare(env *Environment) Truth {
-	got, known := env.lookup(n.variable)
-	if !known {
+func (n *markerNode) compare(s *scope) Truth {
+	if isSet(n.variable) {
+		return n.compareSet(s)
+	}
+	got := s.lookup(n.variable)
+	if got == "" && !s.exact && (n.variable == "platform_release" || n.variable == "platform_version") {
 		return Maybe
 	}
-	want := n.value
-	if n.variable == "extra" {
-		got, want = extraName(got), extraName(want)
-	}
-	if versionVariable(n.variable) {
+	if isVersion(n.variable) {
 		if t, ok := n.compareVersions(got); ok {
 			return t
 		}
 	}
-	left, right := got, want
+	left, right := got, n.value
 	if n.swapped {
-		left, right = want, got
+		left, right = right, left
 	}
 	switch n.op {
 	case "==", "<=", ">=":
@@ -307,47 +139,60 @@ func (n *markerNode) compare(env *Environment) Truth {
 	return False // <, > and what check left over have no meaning for words
 }
 
-// compareVersions applies PEP 440 where both sides allow it.
+// compareSet looks a name up in a set. A word is never equal to a set, nor
+// before or behind it.
+func (n *markerNode) compareSet(s *scope) Truth {
+	member := n.op == "in" || n.op == "not in"
+	if !member {
+		return truth(n.op == "!=")
+	}
+	if !s.exact {
+		return Maybe
+	}
+	set := s.extras
+	if n.variable == "dependency_groups" {
+		set = s.groups
+	}
+	return truth(slices.Contains(set, n.value) == (n.op == "in"))
+}
+
+// compareVersions applies PEP 440 where the right side allows it.
 func (n *markerNode) compareVersions(got string) (Truth, bool) {
-	left, right := got, n.value
-	if n.swapped {
-		left, right = n.value, got
+	if n.clause != nil {
+		return truth(n.clause.containsText(got)), true
 	}
-	if n.op == "in" || n.op == "not in" {
+	if !n.swapped || n.op == "in" || n.op == "not in" {
 		return False, false
 	}
-	c, err := parseClause(n.op + right)
+	c, err := parseClause(n.op + got)
 	if err != nil {
 		return False, false
 	}
-	v, err := ParseVersion(left)
-	if err != nil {
-		return False, c.op != "===" // packaging: what is no version is in no range
+	return truth(c.containsText(n.value)), true
+}
+
+// isVersion reports whether a variable is compared as a version.
+func isVersion(variable string) bool {
+	switch variable {
+	case "python_version", "python_full_version", "implementation_version", "platform_release":
+		return true
 	}
-	return truth(c.contains(v)), true
+	return false
 }
 
-func versionVariable(s string) bool {
-	return slices.Contains([]string{"python_version", "python_full_version", "implementation_version", "platform_release"}, s)
-}
+// isSet reports whether a variable holds a set of names.
+func isSet(variable string) bool { return variable == "extras" || variable == "dependency_groups" }
 
-// extraName is the normal form of PEP 685; a malformed name stands for
-// itself.
-func extraName(s string) string {
-	if n, err := NormalizeName(s); err == nil {
-		return n
-	}
-	return s
-}
-
-// An Environment gives the marker variables of a target. platform_release,
-// platform_version, extras and dependency_groups are unknown: the first two
-// belong to one machine, the others to whoever installs.
+// An Environment gives the marker variables of a target. platform_release and
+// platform_version belong to one machine, not to a kind of machine: empty ones
+// are unknown.
 type Environment struct {
 	OSName                string
 	SysPlatform           string
 	PlatformMachine       string
 	PlatformSystem        string
+	PlatformRelease       string
+	PlatformVersion       string
 	PythonVersion         string // "3.12"
 	PythonFullVersion     string // "3.12.0"
 	ImplementationName    string // "cpython"
@@ -357,28 +202,43 @@ type Environment struct {
 	Extra string
 }
 
-func (e *Environment) lookup(variable string) (value string, known bool) {
+// lookup is the value of a variable that holds one word.
+func (s *scope) lookup(variable string) string {
+	if variable == "extra" {
+		return s.extra
+	}
+	v := *s.env.field(variable)
+	if variable == "python_full_version" && strings.HasSuffix(v, "+") {
+		return v + "local" // what a build from a working tree calls itself
+	}
+	return v
+}
+
+// field is where a variable's value is kept, nil for others.
+func (e *Environment) field(variable string) *string {
 	switch variable {
 	case "os_name":
-		return e.OSName, true
+		return &e.OSName
 	case "sys_platform":
-		return e.SysPlatform, true
+		return &e.SysPlatform
 	case "platform_machine":
-		return e.PlatformMachine, true
+		return &e.PlatformMachine
 	case "platform_system":
-		return e.PlatformSystem, true
+		return &e.PlatformSystem
+	case "platform_release":
+		return &e.PlatformRelease
+	case "platform_version":
+		return &e.PlatformVersion
 	case "python_version":
-		return e.PythonVersion, true
+		return &e.PythonVersion
 	case "python_full_version":
-		return e.PythonFullVersion, true
+		return &e.PythonFullVersion
 	case "implementation_name":
-		return e.ImplementationName, true
+		return &e.ImplementationName
 	case "implementation_version":
-		return e.ImplementationVersion, true
+		return &e.ImplementationVersion
 	case "platform_python_implementation":
-		return e.PlatformPythonImpl, true
-	case "extra":
-		return e.Extra, true
+		return &e.PlatformPythonImpl
 	}
-	return "", false
+	return nil
 }

@@ -50,7 +50,7 @@ func TestMarkerUnknown(t *testing.T) {
 
 func TestMarkerRefused(t *testing.T) {
 	for _, s := range []string{
-		"", "foo == 'a'", "python_version", "'a' == 'b'", "os_name == sys_platform", "extras == 'a'", "extras in 'a'", "os_name ~= 'a'",
+		"", "foo == 'a'", "python_version", "'a' == 'b'", "extras == 'a'", "extras in 'a'", "os_name ~= 'a'",
 		strings.Repeat("(", 40) + "os_name == 'a'" + strings.Repeat(")", 40),
 		"os_name == '" + strings.Repeat("x", maxMarker) + "'",
 		"os_name == 'a' or", "os_name == 'a", "os_name is 'a'", "os_name not 'a'",
@@ -111,8 +111,8 @@ func TestTagOrder(t *testing.T) {
 	// Best first, for each target; what does not fit is marked by a !.
 	for target, names := range map[string][]string{
 		"cp312-manylinux_2_28_x86_64": {
-			"x-1-cp312-cp312-manylinux_2_28_x86_64.whl", "x-1-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "x-1-cp312-cp312-manylinux1_x86_64.whl",
-			"x-1-cp312-cp312-linux_x86_64.whl", "x-1-cp312-abi3-manylinux2014_x86_64.whl", "x-1-cp312-none-manylinux2014_x86_64.whl", "x-1-cp39-abi3-manylinux_2_28_x86_64.whl",
+			"x-1-cp312-cp312-linux_x86_64.whl", "x-1-cp312-cp312-manylinux_2_28_x86_64.whl", "x-1-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "x-1-cp312-cp312-manylinux1_x86_64.whl",
+			"x-1-cp312-abi3-manylinux2014_x86_64.whl", "x-1-cp312-none-manylinux2014_x86_64.whl", "x-1-cp39-abi3-manylinux_2_28_x86_64.whl",
 			"x-1-py3-none-manylinux2014_x86_64.whl", "x-1-cp312-none-any.whl", "x-1-py3-none-any.whl",
 			"!x-1-cp313-abi3-manylinux2014_x86_64.whl", "!x-1-cp312-cp312-manylinux_2_34_x86_64.whl", "!x-1-cp312-cp312-musllinux_1_2_x86_64.whl", "!x-1-cp312-cp312t-manylinux2014_x86_64.whl",
 			"!x-1-cp312-cp312-manylinux_2_28_aarch64.whl", "!x-1-py2-none-any.whl", "!x-1-cp311-cp311-manylinux2014_x86_64.whl",

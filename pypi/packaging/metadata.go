@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -18,10 +19,23 @@ const (
 
 // Metadata is what is read of core metadata.
 type Metadata struct {
-	version        string // Metadata-Version
-	Name           string // normal form
-	Version        Version
-	RequiresPython string
+	MetadataVersion string
+	Name            string // normal form
+	Version         Version
+	RequiresPython  string
+	Requires        []Requirement
+	// Malformed are the Requires-Dist lines that cannot be read.
+	Malformed []string
+	Extras    []string // Provides-Extra, in normal form
+	Dynamic   []string // names of fields, in lower case
+}
+
+// Static reports whether the requirements of a source archive are those of
+// everything that is built from it: PEP 643 holds from Metadata-Version 2.2 on.
+func (m *Metadata) Static() bool {
+	v, ok := parseRelease(m.MetadataVersion)
+	since, _ := parseRelease("2.2")
+	return ok && v.keyed().Compare(since.keyed()) >= 0 && !slices.Contains(m.Dynamic, "requires-dist")
 }
 
 // ParseMetadata reads the headers of METADATA or PKG-INFO. Unknown fields are
@@ -36,30 +50,43 @@ func ParseMetadata(b []byte) (*Metadata, error) {
 	err := EachHeader(b, func(key, value string) error {
 		switch key {
 		case "metadata-version":
-			if m.version != "" {
+			if m.MetadataVersion != "" {
 				return errors.New("Metadata-Version twice")
 			}
-			m.version = value
+			m.MetadataVersion = value
 		case "name":
 			name = append(name, value)
 		case "version":
 			version = append(version, value)
 		case "requires-python":
 			requires = append(requires, value)
+		case "requires-dist":
+			if r, err := ParseRequirement(value); err == nil {
+				m.Requires = append(m.Requires, r)
+			} else {
+				m.Malformed = append(m.Malformed, clip(value))
+			}
+		case "provides-extra":
+			// A malformed name is the extra of no requirement.
+			if n, err := NormalizeName(value); err == nil {
+				m.Extras = append(m.Extras, n)
+			}
+		case "dynamic":
+			m.Dynamic = append(m.Dynamic, strings.ToLower(value))
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	major, _, _ := strings.Cut(m.version, ".")
+	major, _, _ := strings.Cut(m.MetadataVersion, ".")
 	switch {
 	case len(name) != 1 || len(version) != 1:
 		return nil, fmt.Errorf("%d Name and %d Version fields, want one of each", len(name), len(version))
 	case len(requires) > 1:
 		return nil, errors.New("Requires-Python twice")
 	case major != "1" && major != "2":
-		return nil, fmt.Errorf("Metadata-Version %q is not known", clip(m.version))
+		return nil, fmt.Errorf("Metadata-Version %q is not known", clip(m.MetadataVersion))
 	}
 	if m.Name, err = NormalizeName(name[0]); err != nil {
 		return nil, err
@@ -77,13 +104,14 @@ func ParseMetadata(b []byte) (*Metadata, error) {
 // continuation lines folded, up to the first empty line.
 func EachHeader(b []byte, fn func(key, value string) error) error {
 	b = bytes.TrimPrefix(b, []byte("\ufeff"))
-	var key, value string
+	var key string
+	var value []byte
 	n := 0
 	flush := func() error {
 		if key == "" {
 			return nil
 		}
-		return fn(key, strings.TrimSpace(value))
+		return fn(key, string(bytes.TrimSpace(value)))
 	}
 	for len(b) > 0 {
 		var line []byte
@@ -99,10 +127,7 @@ func EachHeader(b []byte, fn func(key, value string) error) error {
 			if key == "" {
 				return errors.New("starts with a continuation line")
 			}
-			// Nothing that is read here has several lines; the start is enough.
-			if len(value) < maxSpecifiers {
-				value += " " + strings.TrimSpace(string(line))
-			}
+			value = append(append(value, ' '), bytes.TrimSpace(line)...)
 			continue
 		}
 		if err := flush(); err != nil {
@@ -112,7 +137,7 @@ func EachHeader(b []byte, fn func(key, value string) error) error {
 		if !ok || len(k) == 0 || bytes.ContainsAny(k, " \t") {
 			return fmt.Errorf("malformed header line %q", clip(string(line)))
 		}
-		key, value = strings.ToLower(string(k)), string(v)
+		key, value = strings.ToLower(string(k)), append(value[:0], v...)
 	}
 	return flush()
 }

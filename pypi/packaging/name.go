@@ -39,6 +39,32 @@ func NormalizeName(s string) (string, error) {
 	return string(b), nil
 }
 
+// canonicalName is the normal form of PEP 503 for any text. It is for
+// comparing extras (PEP 685), where a malformed name is nobody's; a project's
+// name is checked by NormalizeName.
+func canonicalName(s string) string {
+	normal := true
+	for i := range len(s) {
+		c := s[i]
+		normal = normal && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' && (i == 0 || s[i-1] != '-'))
+	}
+	if normal {
+		return s
+	}
+	s = strings.ToLower(s)
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c == '_' || c == '.' {
+			c = '-'
+		}
+		if c != '-' || b.Len() == 0 || b.String()[b.Len()-1] != '-' {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
 func alnum(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }

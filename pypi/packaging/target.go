@@ -3,14 +3,16 @@ package packaging
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // A Target is one interpreter on one platform: what a lock is read for. It
-// follows from its text alone.
+// follows from its text or its [Description] alone.
 type Target struct {
-	// Text is the preset: "cp312-manylinux_2_28_x86_64".
+	// Text is the preset, "cp312-manylinux_2_28_x86_64", or the name of a
+	// description.
 	Text string
 	Env  Environment
 	// Python is python_full_version.
@@ -19,12 +21,6 @@ type Target struct {
 	tags   []Tag
 }
 
-// A Tag is one compatibility tag of PEP 425.
-type Tag struct{ Python, ABI, Platform string }
-
-// String is the tag as filenames hold it.
-func (t Tag) String() string { return t.Python + "-" + t.ABI + "-" + t.Platform }
-
 const (
 	// minMinor is the least CPython 3 minor: before 3.8 the ABI tag had more
 	// forms, and those releases ended in 2023.
@@ -32,22 +28,18 @@ const (
 	// maxMinor and maxLibc keep tag lists short; both leave decades.
 	maxMinor = 99
 	maxLibc  = 99
-	// minAbi3 is the first minor with a stable ABI (PEP 384).
-	minAbi3 = 2
-	// lastMac10 is the last release of Mac OS 10 that tags count ("10.16"
-	// is how old SDKs saw 11).
-	lastMac10 = 16
+	// minThreaded is the first minor with a free-threaded build (PEP 703).
+	minThreaded = 13
+	// maxTags bounds the tags of a description; presets have up to 9,000.
+	maxTags = 100_000
+	// maxPlatforms bounds the platforms of a description.
+	maxPlatforms = 1_000
+	// maxMarkerValue bounds a marker variable's value; platform_version has
+	// about 100 bytes.
+	maxMarkerValue = 1_024
 )
 
-var (
-	targetRE   = regexp.MustCompile(`^cp3([0-9]{1,2})(t?)-([a-z0-9_]+)(?:@(3\.[0-9]+\.[0-9]+(?:(?:a|b|rc)[0-9]+)?))?$`)
-	manylinux  = regexp.MustCompile(`^manylinux_2_([0-9]{1,2})_([a-z0-9_]+)$`)
-	musllinux  = regexp.MustCompile(`^musllinux_1_([0-9]{1,2})_([a-z0-9_]+)$`)
-	macosx     = regexp.MustCompile(`^macosx_([0-9]{1,2})_([0-9]{1,2})_(x86_64|arm64)$`)
-	linuxArchs = map[string]bool{
-		"x86_64": true, "i686": true, "aarch64": true, "armv7l": true, "ppc64le": true, "s390x": true, "riscv64": true, "loongarch64": true,
-	}
-)
+var targetRE = regexp.MustCompile(`^cp(3)([0-9]{1,2})(t?)-([a-z0-9_]+)(?:@(3\.[0-9]+\.[0-9]+(?:(?:a|b|rc)[0-9]+)?))?$`)
 
 // ParseTarget reads a preset: cpXY, with a t behind it for the free-threaded
 // build, a dash, and a platform, which is one of manylinux_2_N_ARCH,
@@ -55,37 +47,53 @@ var (
 // interpreter's full version is X.Y.0 unless it follows an "@":
 // "cp312-musllinux_1_2_aarch64@3.12.7".
 func ParseTarget(s string) (*Target, error) {
-	bad := func(why string) (*Target, error) { return nil, fmt.Errorf("target %q: %s", clip(s), why) }
 	m := targetRE.FindStringSubmatch(s)
 	if m == nil {
-		return bad("want cpXY-PLATFORM, such as cp312-manylinux_2_28_x86_64")
+		return nil, fmt.Errorf("target %q: want cpXY-PLATFORM, such as cp312-manylinux_2_28_x86_64", clip(s))
 	}
-	minor, err := strconv.Atoi(m[1])
-	if err != nil || minor < minMinor || minor > maxMinor || strings.HasPrefix(m[1], "0") {
-		return bad(fmt.Sprintf("Python 3.%d and later are supported", minMinor))
-	}
-	if m[2] == "t" && minor < 13 {
-		return bad("the free-threaded build exists from Python 3.13 on")
-	}
-	short := fmt.Sprintf("3.%d", minor)
-	full := short + ".0"
-	if m[4] != "" {
-		if full = m[4]; !strings.HasPrefix(full, short+".") {
-			return bad("the version after @ is of another Python")
+	short := m[1] + "." + m[2]
+	d := Description{Name: s, Python: short + ".0", FreeThreaded: m[3] != "", Platform: m[4]}
+	if m[5] != "" {
+		if d.Python = m[5]; !strings.HasPrefix(d.Python, short+".") {
+			return nil, fmt.Errorf("target %q: the version after @ is of another Python", clip(s))
 		}
 	}
-	t := &Target{Text: s, Env: Environment{
-		PythonVersion: short, PythonFullVersion: full, ImplementationVersion: full,
-		ImplementationName: "cpython", PlatformPythonImpl: "CPython",
-	}}
-	if t.Python, err = ParseVersion(full); err != nil {
-		return nil, err
+	return d.Target()
+}
+
+// A Description says in full what a target is, where no preset does. Either
+// the pieces are given, and all follows from them, or what the interpreter
+// itself says: its marker variables and its tags.
+type Description struct {
+	Name string // for messages
+	// Implementation is "cp", which is also meant by "", or "pp" for PyPy.
+	Implementation string
+	// Python is the full version, "3.12.4".
+	Python string
+	// ImplementationVersion is Python's for CPython; PyPy has its own.
+	ImplementationVersion string
+	// ABI follows for CPython; for PyPy it is "pypy310_pp73" or the like.
+	ABI          string
+	FreeThreaded bool
+	// Platform is that of a preset: it stands for the architecture and the
+	// version of glibc, musl or macOS.
+	Platform string
+	// Platforms are the platform tags, best first, where they do not follow
+	// from Platform.
+	Platforms []string
+	// Markers are the values of marker variables. They win over the others.
+	Markers map[string]string
+	// Tags are "PYTHON-ABI-PLATFORM", best first. If there are any, they are
+	// all, and none is computed.
+	Tags []string
+}
+
+// Target computes what follows from the description.
+func (d Description) Target() (*Target, error) { //nolint:gocritic // a value, as others are
+	t := &Target{Text: d.Name}
+	if err := d.fill(t); err != nil {
+		return nil, fmt.Errorf("target %q: %w", clip(d.Name), err)
 	}
-	platforms, err := t.platforms(m[3])
-	if err != nil {
-		return bad(err.Error())
-	}
-	t.tags = tags(minor, m[2] == "t", platforms)
 	t.ranks = make(map[Tag]int, len(t.tags))
 	for i, tag := range t.tags {
 		if _, dup := t.ranks[tag]; !dup {
@@ -95,130 +103,125 @@ func ParseTarget(s string) (*Target, error) {
 	return t, nil
 }
 
-// platforms fills the marker environment and lists the platform tags, best
-// first.
-func (t *Target) platforms(s string) ([]string, error) {
-	e := &t.Env
-	if m := manylinux.FindStringSubmatch(s); m != nil && linuxArchs[m[2]] {
-		e.OSName, e.SysPlatform, e.PlatformSystem, e.PlatformMachine = "posix", "linux", "Linux", m[2]
-		return manylinuxTags(m[1], m[2])
+func (d *Description) fill(t *Target) error {
+	python := d.Python
+	if full := d.Markers["python_full_version"]; python == "" {
+		python = full
+	} else if full != "" && full != python {
+		return fmt.Errorf("python_full_version is %q, but Python is %q", clip(full), clip(python))
 	}
-	if m := musllinux.FindStringSubmatch(s); m != nil && linuxArchs[m[2]] {
-		e.OSName, e.SysPlatform, e.PlatformSystem, e.PlatformMachine = "posix", "linux", "Linux", m[2]
-		n, err := strconv.Atoi(m[1])
-		if err != nil || m[1] != strconv.Itoa(n) {
-			return nil, fmt.Errorf("musl version 1.%s", m[1])
-		}
-		var out []string
-		for ; n >= 0; n-- {
-			out = append(out, fmt.Sprintf("musllinux_1_%d_%s", n, m[2]))
-		}
-		return append(out, "linux_"+m[2]), nil
+	var err error
+	if t.Python, err = ParseVersion(python); err != nil {
+		return err
 	}
-	if m := macosx.FindStringSubmatch(s); m != nil {
-		e.OSName, e.SysPlatform, e.PlatformSystem, e.PlatformMachine = "posix", "darwin", "Darwin", m[3]
-		return macTags(m[1], m[2], m[3])
+	if len(t.Python.release) != 3 || t.Python.release[0] != "3" || len(t.Python.release[1]) > 2 {
+		return fmt.Errorf("python %q: want 3.Y.Z", clip(python))
 	}
-	machine, ok := map[string]string{"win_amd64": "AMD64", "win_arm64": "ARM64", "win32": "x86"}[s]
-	if !ok {
-		return nil, fmt.Errorf("unknown platform %q", s)
+	minor, err := strconv.Atoi(t.Python.release[1])
+	if err != nil || minor < minMinor || minor > maxMinor || t.Python.release[1] != strings.Split(python, ".")[1] {
+		return fmt.Errorf("python %q: Python 3.%d and later are supported", clip(python), minMinor)
 	}
-	e.OSName, e.SysPlatform, e.PlatformSystem, e.PlatformMachine = "nt", "win32", "Windows", machine
-	return []string{s}, nil
+	t.Env.PythonVersion, t.Env.PythonFullVersion = "3."+t.Python.release[1], python
+	platforms, err := d.platforms(&t.Env)
+	if err != nil {
+		return err
+	}
+	if err := d.implementation(t, minor, platforms); err != nil {
+		return err
+	}
+	return d.markers(&t.Env)
 }
 
-// manylinuxTags lists manylinux_2_N (PEP 600) downwards with the older names
-// for 2.17, 2.12 and 2.5. A bare linux tag promises nothing about libc and
-// comes last.
-func manylinuxTags(minor, arch string) ([]string, error) {
-	least := 17
-	if arch == "x86_64" || arch == "i686" {
-		least = 5
-	}
-	n, err := strconv.Atoi(minor)
-	if err != nil || n < least || n > maxLibc || minor != strconv.Itoa(n) {
-		return nil, fmt.Errorf("glibc 2.%s: %s starts at 2.%d", minor, arch, least)
-	}
-	var out []string
-	for ; n >= least; n-- {
-		out = append(out, fmt.Sprintf("manylinux_2_%d_%s", n, arch))
-		if old, ok := map[int]string{17: "manylinux2014_", 12: "manylinux2010_", 5: "manylinux1_"}[n]; ok {
-			out = append(out, old+arch)
+// platforms lists the platform tags, best first, and fills what markers say of
+// the platform.
+func (d *Description) platforms(e *Environment) (tags []string, err error) {
+	if d.Platform != "" {
+		if tags, err = e.platform(d.Platform); err != nil {
+			return nil, err
 		}
 	}
-	return append(out, "linux_"+arch), nil
+	if len(d.Platforms) > maxPlatforms {
+		return nil, fmt.Errorf("over %d platforms", maxPlatforms)
+	}
+	for _, p := range d.Platforms {
+		if !tagRE.MatchString(p) || p != strings.ToLower(p) {
+			return nil, fmt.Errorf("platform %q: want a tag such as linux_x86_64", clip(p))
+		}
+	}
+	if len(d.Platforms) > 0 {
+		tags = d.Platforms
+	}
+	if len(tags) == 0 && len(d.Tags) == 0 {
+		return nil, fmt.Errorf("neither a platform nor tags")
+	}
+	return tags, nil
 }
 
-// macTags lists macosx tags: 10.N counts minors, from 11 on majors.
-func macTags(majorText, minorText, arch string) ([]string, error) {
-	major, err := strconv.Atoi(majorText)
-	if err != nil || major < 10 || majorText != strconv.Itoa(major) {
-		return nil, fmt.Errorf("macOS %s", majorText)
-	}
-	minor, err := strconv.Atoi(minorText)
-	if err != nil || minorText != strconv.Itoa(minor) {
-		return nil, fmt.Errorf("macOS %s.%s", majorText, minorText)
-	}
-	if major == 10 && (arch != "x86_64" || minor < 4 || minor > lastMac10) {
-		return nil, fmt.Errorf("macOS 10.%d on %s", minor, arch)
-	}
-	formats := []string{"arm64", "universal2"}
-	if arch == "x86_64" {
-		formats = []string{"x86_64", "intel", "fat64", "fat3", "universal2", "universal"}
-	}
-	var out []string
-	for n := major; n >= 11; n-- {
-		for _, f := range formats {
-			out = append(out, fmt.Sprintf("macosx_%d_0_%s", n, f))
+// implementation lists the tags, and fills what markers say of the
+// interpreter.
+func (d *Description) implementation(t *Target, minor int, platforms []string) (err error) {
+	e, python := &t.Env, []int{3, minor}
+	e.ImplementationVersion = d.ImplementationVersion
+	var own []Tag
+	var universal string
+	switch d.Implementation {
+	case "", "cp":
+		e.ImplementationName, e.PlatformPythonImpl = "cpython", "CPython"
+		if e.ImplementationVersion == "" {
+			e.ImplementationVersion = e.PythonFullVersion
 		}
-	}
-	top := lastMac10
-	if major == 10 {
-		top = minor
-	}
-	if arch == "arm64" {
-		formats = []string{"universal2"} // Python for 10 never ran on it natively
-	}
-	for n := top; n >= 4; n-- {
-		for _, f := range formats {
-			out = append(out, fmt.Sprintf("macosx_10_%d_%s", n, f))
+		if d.FreeThreaded && minor < minThreaded {
+			return fmt.Errorf("the free-threaded build exists from Python 3.%d on", minThreaded)
 		}
+		universal = "cp" + nodot(python)
+		abi := d.ABI
+		if abi == "" {
+			abi = universal
+			if d.FreeThreaded {
+				abi += "t"
+			}
+		}
+		own = cpythonTags(python, []string{abi}, platforms)
+	case "pp":
+		e.ImplementationName, e.PlatformPythonImpl = "pypy", "PyPy"
+		if len(d.Tags) == 0 && (d.ABI == "" || d.FreeThreaded) {
+			return fmt.Errorf("PyPy needs an ABI, such as pypy3%d_pp73", minor)
+		}
+		own, universal = genericTags("pp"+nodot(python), []string{d.ABI}, platforms), "pp3"
+	default:
+		return fmt.Errorf("implementation %q: want cp or pp", clip(d.Implementation))
 	}
-	return out, nil
+	if d.ABI != "" && !tagRE.MatchString(d.ABI) {
+		return fmt.Errorf("ABI %q: want a tag such as cp312", clip(d.ABI))
+	}
+	if len(d.Tags) == 0 {
+		t.tags = append(own, compatibleTags(python, universal, platforms)...)
+		return nil
+	}
+	t.tags, err = parseTags(d.Tags)
+	return err
 }
 
-// tags lists every tag that CPython 3.minor accepts, best first, in the order
-// of packaging.tags.
-func tags(minor int, threaded bool, platforms []string) []Tag {
-	var out []Tag
-	each := func(python, abi string) {
-		for _, p := range platforms {
-			out = append(out, Tag{python, abi, p})
+// markers puts in what was given, and looks for what is missing.
+func (d *Description) markers(e *Environment) error {
+	for name, value := range d.Markers {
+		to := e.field(name)
+		switch {
+		case to == nil:
+			return fmt.Errorf("unknown marker variable %q", clip(name))
+		case len(value) > maxMarkerValue || strings.ContainsFunc(value, func(r rune) bool { return r < 0x20 || r == 0x7f }):
+			return fmt.Errorf("%s %q: a control character, or over %d bytes", name, clip(value), maxMarkerValue)
+		case name == "python_version" && value != e.PythonVersion:
+			return fmt.Errorf("python_version is %q, but Python is %q", clip(value), e.PythonFullVersion)
+		}
+		*to = value
+	}
+	for _, name := range []string{"implementation_name", "implementation_version", "os_name", "platform_machine", "platform_python_implementation", "platform_system", "sys_platform"} {
+		if *e.field(name) == "" {
+			return fmt.Errorf("%s is missing, and does not follow from what is given", name)
 		}
 	}
-	cp := fmt.Sprintf("cp3%d", minor)
-	abi, stable := cp, "abi3"
-	if threaded {
-		abi, stable = cp+"t", "abi3t"
-	}
-	each(cp, abi)
-	each(cp, stable)
-	each(cp, "none")
-	for n := minor - 1; n >= minAbi3; n-- {
-		each(fmt.Sprintf("cp3%d", n), stable)
-	}
-	py := []string{fmt.Sprintf("py3%d", minor), "py3"}
-	for n := minor - 1; n >= 0; n-- {
-		py = append(py, fmt.Sprintf("py3%d", n))
-	}
-	for _, p := range py {
-		each(p, "none")
-	}
-	out = append(out, Tag{cp, "none", "any"})
-	for _, p := range py {
-		out = append(out, Tag{p, "none", "any"})
-	}
-	return out
+	return nil
 }
 
 // Tags lists the target's tags, best first.
@@ -237,4 +240,20 @@ func (t *Target) Rank(w WheelName) (rank int, ok bool) {
 		}
 	}
 	return rank, ok
+}
+
+// parseTags reads tags, each written out.
+func parseTags(texts []string) ([]Tag, error) {
+	if len(texts) > maxTags {
+		return nil, fmt.Errorf("over %d tags", maxTags)
+	}
+	out := make([]Tag, 0, len(texts))
+	for _, s := range texts {
+		parts := strings.Split(s, "-")
+		if len(parts) != 3 || slices.ContainsFunc(parts, func(p string) bool { return !tagRE.MatchString(p) || p != strings.ToLower(p) }) {
+			return nil, fmt.Errorf("tag %q: want PYTHON-ABI-PLATFORM", clip(s))
+		}
+		out = append(out, Tag{parts[0], parts[1], parts[2]})
+	}
+	return out, nil
 }

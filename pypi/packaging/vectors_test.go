@@ -134,7 +134,7 @@ func TestSpecifierVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := c.contains(ver); got != k.want {
+			if got := c.contains(&ver); got != k.want {
 				t.Errorf("%q contains %q: got %v, want %v", v.text, k.version, got, k.want)
 			}
 		}

@@ -78,6 +78,8 @@ type Page struct {
 // the first request.
 type Index struct {
 	HTML         bool // no JSON is offered
+	NoMetadata   bool // no METADATA is offered beside the wheels
+	NoRanges     bool // files are sent whole
 	APIVersion   string
 	Pages        map[string]Page   // by project, instead of a made one
 	Status       map[string]string // by project, PEP 792
@@ -128,9 +130,15 @@ func (x *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, f := range x.files {
-		if r.URL.Path == "/files/"+f.Name {
+		switch r.URL.Path {
+		case "/files/" + f.Name:
 			x.file(w, r, f)
 			return
+		case "/files/" + f.Name + ".metadata":
+			if f.Metadata != nil && !x.NoMetadata {
+				x.send(w, "text/plain", string(f.Metadata))
+				return
+			}
 		}
 	}
 	http.NotFound(w, r)
@@ -196,7 +204,7 @@ func (x *Index) json(w http.ResponseWriter, project string, files []File) {
 		if f.UploadTime != "" {
 			m["upload-time"] = f.UploadTime
 		}
-		if f.Metadata != nil {
+		if f.Metadata != nil && !x.NoMetadata {
 			m["core-metadata"] = map[string]string{"sha256": File{Body: f.Metadata}.SHA256()}
 		}
 		list = append(list, m)
@@ -232,7 +240,7 @@ func (x *Index) html(w http.ResponseWriter, project string, files []File) {
 		if f.Yanked {
 			fmt.Fprintf(&b, ` data-yanked="%s"`, html.EscapeString(f.YankedReason))
 		}
-		if f.Metadata != nil {
+		if f.Metadata != nil && !x.NoMetadata {
 			fmt.Fprintf(&b, ` data-dist-info-metadata="sha256=%s"`, File{Body: f.Metadata}.SHA256())
 		}
 		fmt.Fprintf(&b, ">%s</a><br/>\n", html.EscapeString(f.Name))
@@ -257,6 +265,9 @@ func (x *Index) file(w http.ResponseWriter, r *http.Request, f File) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(f.Body)))
 		_, _ = w.Write(f.Body[:f.Cut])
 		panic(http.ErrAbortHandler) // closes the connection
+	}
+	if x.NoRanges {
+		r.Header.Del("Range")
 	}
 	w.Header().Set("ETag", `"`+f.SHA256()+`"`)
 	http.ServeContent(w, r, f.Name, time.Time{}, strings.NewReader(string(f.Body)))

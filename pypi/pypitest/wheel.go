@@ -76,13 +76,7 @@ func WheelEntries(filename, requiresPython string, extra ...Entry) []Entry {
 	entries = append(entries,
 		Entry{Name: info + "METADATA", Body: meta},
 		Entry{Name: info + "WHEEL", Body: "Wheel-Version: 1.0\nGenerator: pypitest\nRoot-Is-Purelib: true\nTag: " + tag + "\n"})
-	var record strings.Builder
-	for _, e := range entries {
-		d := sha256.Sum256([]byte(e.Body))
-		fmt.Fprintf(&record, "%s,sha256=%s,%d\n", e.Name, base64.RawURLEncoding.EncodeToString(d[:]), len(e.Body))
-	}
-	fmt.Fprintf(&record, "%sRECORD,,\n", info)
-	return append(entries, Entry{Name: info + "RECORD", Body: record.String()})
+	return WithRecord(entries, info+"RECORD")
 }
 
 // Wheel makes a small installable wheel of that filename.
@@ -97,11 +91,42 @@ func Wheel(filename, requiresPython string, extra ...Entry) File {
 	return f
 }
 
-// Sdist makes a source archive with nothing but its PKG-INFO and a module.
-func Sdist(filename string) File {
+// Requiring makes a small wheel whose METADATA has these further headers,
+// "Requires-Dist: x>=1".
+func Requiring(filename, requiresPython string, headers ...string) File {
+	entries := WheelEntries(filename, requiresPython)
+	f := File{Name: filename, RequiresPython: requiresPython}
+	for i, e := range entries {
+		if strings.HasSuffix(e.Name, ".dist-info/METADATA") {
+			head, body, _ := strings.Cut(e.Body, "\n\n")
+			entries[i].Body = head + "\n" + strings.Join(headers, "\n") + "\n\n" + body
+			f.Metadata = []byte(entries[i].Body)
+		}
+	}
+	f.Body = Zip(WithRecord(entries[:len(entries)-1], entries[len(entries)-1].Name)...)
+	return f
+}
+
+// WithRecord adds the RECORD of entries, under name.
+func WithRecord(entries []Entry, name string) []Entry {
+	var record strings.Builder
+	for _, e := range entries {
+		d := sha256.Sum256([]byte(e.Body))
+		fmt.Fprintf(&record, "%s,sha256=%s,%d\n", e.Name, base64.RawURLEncoding.EncodeToString(d[:]), len(e.Body))
+	}
+	fmt.Fprintf(&record, "%s,,\n", name)
+	return append(entries, Entry{Name: name, Body: record.String()})
+}
+
+// Sdist makes a source archive with nothing but its PKG-INFO, which gets the
+// further headers, and a module.
+func Sdist(filename string, headers ...string) File {
 	stem := strings.TrimSuffix(filename, ".tar.gz")
 	i := strings.LastIndexByte(stem, '-')
 	info := fmt.Sprintf("Metadata-Version: 2.2\nName: %s\nVersion: %s\n", stem[:i], stem[i+1:])
+	for _, h := range headers {
+		info += h + "\n"
+	}
 	return File{Name: filename, Body: TarGz(Entry{Name: stem + "/PKG-INFO", Body: info}, Entry{Name: stem + "/mod.py", Body: "x = 1\n"})}
 }
 

@@ -1,0 +1,5 @@
+package pypi
+
+import "testing"
+
+func checkWants(t *testing.T, r *Requirements) { t.Helper() }
