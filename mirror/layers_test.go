@@ -94,6 +94,8 @@ var mayImport = map[string][]string{
 	"testdata/report/sample": {"scan", "scan/report"},
 	"mirror/mirrortest":      {"mirror", "mirror/artifact", "mirror/store"},
 	"bench/upstream":         {"apt/apttest"},
+	"bench/pypi-serve/serve": {"mirror/store", "pypi"},
+	"bench/pypi-serve/load":  {},
 	"diode/diodetest":        {},
 	"bench/diode/relay":      {"diode/diodetest"},
 	"bench/diode/plain":      {},

@@ -29,7 +29,7 @@ func (s *Source) Answers(ctx context.Context) ([]Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := newOffers(s)
+	o := newOffers(s, nil)
 	var answers []Answer
 	for _, g := range groups {
 		for _, name := range g.targets {
@@ -60,7 +60,7 @@ func (s *Source) Answers(ctx context.Context) ([]Answer, error) {
 func texts(wants []resolve.Want) []string {
 	out := make([]string, len(wants))
 	for i := range wants {
-		out[i] = wants[i].Requirement.String()
+		out[i] = wants[i].String()
 	}
 	return out
 }

@@ -34,41 +34,62 @@ type view struct {
 	group  *group
 
 	mu       sync.Mutex
-	listings map[string]*resolve.Listing
-	best     map[string]map[string]*offeredFile // by project and version
+	listings map[string]*listing
+}
+
+// A listing is what a project offers to the target.
+type listing struct {
+	once sync.Once
+	l    *resolve.Listing
+	best map[string]*offeredFile // by version
+	err  error
 }
 
 func newView(o *offers, t *packaging.Target, g *group) *view {
-	return &view{o: o, target: t, group: g, listings: make(map[string]*resolve.Listing), best: make(map[string]map[string]*offeredFile)}
+	return &view{o: o, target: t, group: g, listings: make(map[string]*listing)}
 }
 
 // List implements resolve.Index.
 func (v *view) List(ctx context.Context, project string) (*resolve.Listing, error) {
+	l := v.listing(project)
+	l.once.Do(func() { l.l, l.best, l.err = v.list(ctx, project) })
+	return l.l, l.err
+}
+
+func (v *view) listing(project string) *listing {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	l := v.listings[project]
-	v.mu.Unlock()
-	if l != nil {
-		return l, nil
+	if l == nil {
+		l = &listing{}
+		v.listings[project] = l
 	}
+	return l
+}
+
+func (v *view) list(ctx context.Context, project string) (*resolve.Listing, map[string]*offeredFile, error) {
 	p, err := v.o.project(ctx, project)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	l = &resolve.Listing{Missing: p.missing}
+	l := &resolve.Listing{Missing: p.missing}
 	best := make(map[string]*offeredFile, len(p.versions))
 	for _, version := range p.versions {
 		c := resolve.Candidate{Version: version}
 		var f *offeredFile
-		if f, c.Unusable = v.choose(p.files[version.String()], project); f != nil {
-			best[version.String()] = f
+		key := version.String()
+		if f, c.Unusable = v.choose(p.files[key], project); f != nil {
+			best[key] = f
 			c.Yanked = f.Yanked
+		} else if c.Unusable == "" || rankOf(c.Unusable) < rankOf(whyNoWheel) {
+			c.Unusable = whySdist
+			if p.wheels[key] {
+				c.Unusable = whyNoWheel + v.target.Text
+			}
 		}
 		l.Candidates = append(l.Candidates, c)
 	}
-	v.mu.Lock()
-	v.listings[project], v.best[project] = l, best
-	v.mu.Unlock()
-	return l, nil
+	return l, best, nil
 }
 
 // choose picks the file of one version that an installer of the target would
@@ -85,11 +106,7 @@ func (v *view) choose(files []*offeredFile, project string) (best *offeredFile, 
 	}
 	for _, f := range files {
 		cand := candidate{file: f.pageFile, sdist: f.wheel.Filename == ""}
-		switch {
-		case cand.sdist && !v.o.s.sdistAllowed(project):
-			reason(whySdist)
-			continue
-		case cand.sdist && !sdist || !cand.sdist && !wheel:
+		if cand.sdist && !sdist || !cand.sdist && !wheel {
 			reason(whyFormat + v.group.where)
 			continue
 		}
@@ -105,7 +122,7 @@ func (v *view) choose(files []*offeredFile, project string) (best *offeredFile, 
 		case !f.python.Contains(v.target.Python):
 			reason(whyPython + v.target.Python.String())
 			continue
-		case f.Digest.IsZero():
+		case f.Digest.IsZero() && (!rules.firstUse || hashes != nil):
 			reason(whyNoHash)
 			continue
 		case hashes != nil && !hashes[f.Digest]:
@@ -132,8 +149,8 @@ func (v *view) choose(files []*offeredFile, project string) (best *offeredFile, 
 // the one that came closest tells.
 const (
 	whySdist     = "only as a source archive, and allow_sdist is off"
-	whyFormat    = "only in a format that is ruled out by "
 	whyNoWheel   = "without a wheel for "
+	whyFormat    = "only in a format that is ruled out by "
 	whyPython    = "not for Python "
 	whyNoHash    = "without a sha256 on the index"
 	whyOtherHash = "with other hashes than the requirement names"
@@ -143,7 +160,7 @@ const (
 
 // rankOf is the strength of a reason.
 func rankOf(why string) int {
-	for i, w := range []string{whySdist, whyFormat, whyNoWheel, whyPython, whyNoHash, whyOtherHash, whyNoTime, whyYoung} {
+	for i, w := range []string{whySdist, whyNoWheel, whyFormat, whyPython, whyNoHash, whyOtherHash, whyNoTime, whyYoung} {
 		if strings.HasPrefix(why, w) {
 			return i + 1
 		}
@@ -160,9 +177,7 @@ func days(d time.Duration) string {
 
 // file is the file that List found for a version.
 func (v *view) file(project string, version packaging.Version) *offeredFile {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.best[project][version.String()]
+	return v.listing(project).best[version.String()]
 }
 
 // Metadata implements resolve.Index.
@@ -291,7 +306,11 @@ func (s *Source) closure(ctx context.Context, o *offers, g *group, t *packaging.
 	pins := make([]*Pin, 0, len(sol.Packages))
 	for i := range sol.Packages {
 		p := &sol.Packages[i]
-		pins = append(pins, &Pin{Name: p.Name, Version: p.Version, Where: whyOf(p.Because), chosen: v.file(p.Name, p.Version).pageFile})
+		f := v.file(p.Name, p.Version)
+		if err := s.firstUse(ctx, o, p.Name, f); err != nil {
+			return nil, nil, err
+		}
+		pins = append(pins, &Pin{Name: p.Name, Version: p.Version, Where: whyOf(p.Because), chosen: f.pageFile})
 	}
 	notes := make([]string, 0, len(sol.Notes)+1)
 	for _, n := range sol.Notes {

@@ -274,3 +274,63 @@ func TestConflict(t *testing.T) {
 		t.Errorf("an index that refuses: %v", err)
 	}
 }
+
+func TestCatalogue(t *testing.T) {
+	index := pypitest.New(aged(
+		pypitest.Requiring("a-1.0-py3-none-any.whl", "", "Requires-Dist: gone"), pypitest.Requiring("a-2.0-py3-none-any.whl", ""),
+		pypitest.Requiring("a-3.0-cp311-cp311-win_amd64.whl", ""), pypitest.Requiring("a-4.0-cp27-none-win32.whl", ""), yanked(pypitest.Requiring("a-5.0-py3-none-any.whl", ""), ""),
+	)...)
+	both := func(c *Config) { c.Catalogue, c.Targets = []string{"a: newest 2"}, []string{linux312, win311} }
+	_, names, notes := resolving(t, index, nil, both).resolve(t)
+	if d := cmp.Diff([]string{"a-1.0-py3-none-any.whl", "a-2.0-py3-none-any.whl", "a-3.0-cp311-cp311-win_amd64.whl"}, names); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"catalogue[0]: 2 versions of a for " + win311, "catalogue[0]: 2 versions of a for " + linux312}, notes); d != "" {
+		t.Error(d)
+	}
+	resolving(t, index, nil, func(c *Config) { c.Catalogue = []string{"a: >=4"} }).refused(t, "PYPI-LOCK-CATALOGUE", "a: >=4: no version that any target can use")
+}
+
+// TestFirstUse: a file without a hash gets one when it is fetched first, and
+// keeps it.
+func TestFirstUse(t *testing.T) {
+	bare := func(f pypitest.File) pypitest.File {
+		f.NoHash = true
+		return f
+	}
+	index := pypitest.New(aged(bare(pypitest.Requiring("a-1.0-py3-none-any.whl", "", "Requires-Dist: b")), bare(pypitest.Requiring("a-2.0-py3-none-any.whl", "")), pypitest.Requiring("b-1.0-py3-none-any.whl", ""))...)
+	index.NoMetadata = true
+	resolving(t, index, []string{"a<2"}, nil).refused(t, "PYPI-CONFLICT", "a: 2 of its 2 versions do not count: 2 without a sha256 on the index")
+	o := resolving(t, index, []string{"a<2"}, func(c *Config) { c.MissingHash = hashRecord })
+	snap, names, _ := o.resolve(t)
+	if d := cmp.Diff([]string{"a-1.0-py3-none-any.whl", "b-1.0-py3-none-any.whl"}, names); d != "" {
+		t.Fatal(d)
+	}
+	if f := snap.Artifacts[0].Files[0]; !o.store.Has(f.Digest) || f.Size == 0 {
+		t.Errorf("%+v is not in the store", f)
+	}
+	if index.Count("GET /files/a-2.0") != 0 {
+		t.Error("a file that nobody wants was fetched")
+	}
+	if err := o.fetchAll(t.Context(), snap); err != nil {
+		t.Fatal(err)
+	}
+	// The next run holds the index to the same bytes.
+	before := index.Count("GET /files/a-1.0")
+	again, _, err := o.Resolve(t.Context(), snap)
+	if err != nil || index.Count("GET /files/a-1.0") > before+1 {
+		t.Fatalf("%v; asked %d times", err, index.Count("GET /files/a-1.0")-before)
+	}
+	if d := cmp.Diff(snap, again); d != "" {
+		t.Error(d)
+	}
+	changed := bare(pypitest.Requiring("a-1.0-py3-none-any.whl", "", "Requires-Dist: b", "Summary: other"))
+	o2 := resolving(t, pypitest.New(aged(changed, pypitest.Requiring("b-1.0-py3-none-any.whl", ""))...), []string{"a<2"}, func(c *Config) { c.MissingHash = hashRecord })
+	next, _, err := o2.Resolve(t.Context(), snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o2.fetchAll(t.Context(), next); !errors.Is(err, artifact.ErrIntegrity) {
+		t.Errorf("another file under the same name: %v", err)
+	}
+}

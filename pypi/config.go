@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +54,9 @@ type Config struct {
 	Packages []string `yaml:"packages,omitempty"`
 	// Requirements are files of requirements, each resolved by itself.
 	Requirements []RequirementsConfig `yaml:"requirements,omitempty"`
+	// Catalogue are versions of projects that are wanted by themselves, without
+	// what they require: "numpy: newest 3", "requests: all", "pip: >=23".
+	Catalogue []string `yaml:"catalogue,omitempty"`
 	// Constraints are files of constraints that hold for both.
 	Constraints []string `yaml:"constraints,omitempty"`
 	// Prereleases are projects of which pre-releases count.
@@ -64,6 +68,10 @@ type Config struct {
 	AnyAge []string `yaml:"any_age,omitempty"`
 	// AssumeOld takes files of which the index does not tell the upload time.
 	AssumeOld bool `yaml:"assume_old,omitempty"`
+	// MissingHash is what is done with a file of which the index names no
+	// sha256: "refuse" (the default), or "first-use", which computes its hash
+	// once and holds to it. Locks bring their own.
+	MissingHash string `yaml:"missing_hash,omitempty"`
 	// Internal are names, or patterns of names, of the site's own projects:
 	// they are never asked for outside.
 	Internal []string `yaml:"internal,omitempty"`
@@ -118,13 +126,23 @@ type PinnedIndex struct {
 	PasswordFile string         `yaml:"password_file,omitempty"`
 	MinAge       *time.Duration `yaml:"min_age,omitempty"` // nil is the source's
 	AssumeOld    bool           `yaml:"assume_old,omitempty"`
+	MissingHash  string         `yaml:"missing_hash,omitempty"`
 }
 
-// PublishConfig is a package index inside. There is nothing to set yet.
-type PublishConfig struct{}
+// PublishConfig is a package index inside.
+type PublishConfig struct {
+	// Removed says what becomes of a file that a later snapshot lacks: "yank"
+	// (the default) keeps it for those who have pinned it, "hide" does not.
+	Removed string `yaml:"removed,omitempty"`
+}
 
 // Validate joins the problems of a PublishConfig.
-func (c *PublishConfig) Validate() error { return nil }
+func (c *PublishConfig) Validate() error {
+	if c.Removed != "" && c.Removed != removedYank && c.Removed != removedHide {
+		return fmt.Errorf("removed: %q, want %s or %s", clip(c.Removed), removedYank, removedHide)
+	}
+	return nil
+}
 
 // Validate joins every problem; the text of each starts with its field and a
 // colon.
@@ -168,9 +186,6 @@ func (c *Config) validateWants(add func(string, string, ...any)) {
 			add(fmt.Sprintf("packages[%d]", i), "%w", err)
 		}
 	}
-	if len(c.Packages) > 0 && len(c.Targets) == 0 {
-		add("targets", "none for packages; name at least one, such as cp312-manylinux_2_28_x86_64")
-	}
 	for i, r := range c.Requirements {
 		field := fmt.Sprintf("requirements[%d]", i)
 		if r.File == "" {
@@ -181,11 +196,20 @@ func (c *Config) validateWants(add func(string, string, ...any)) {
 		}
 		checkTargets(r.Targets, field+".targets", add)
 	}
+	for i, text := range c.Catalogue {
+		if _, err := ParseCatalogue(text); err != nil {
+			add(fmt.Sprintf("catalogue[%d]", i), "%w", err)
+		}
+	}
+	if len(c.Packages)+len(c.Catalogue) > 0 && len(c.Targets) == 0 {
+		add("targets", "none for packages or catalogue; name at least one, such as cp312-manylinux_2_28_x86_64")
+	}
 	for i, f := range c.Constraints {
 		if f == "" {
 			add(fmt.Sprintf("constraints[%d]", i), "empty")
 		}
 	}
+	checkMissingHash("missing_hash", c.MissingHash, add)
 	checkPatterns("prereleases", c.Prereleases, false, add)
 	checkPatterns("any_age", c.AnyAge, true, add)
 	checkPatterns("internal", c.Internal, true, add)
@@ -200,6 +224,7 @@ func (p *PinnedIndex) validate(at string, http bool, add func(string, string, ..
 	if err := checkIndex(p.Index, http); err != nil {
 		add(at+"index", "%w", err)
 	}
+	checkMissingHash(at+"missing_hash", p.MissingHash, add)
 	if len(p.Projects) == 0 {
 		add(at+"projects", "missing; name the projects that come from this index")
 	}
@@ -207,6 +232,12 @@ func (p *PinnedIndex) validate(at string, http bool, add func(string, string, ..
 	checkAccess(at, p.AllowHosts, p.User, p.PasswordFile, add)
 	if p.MinAge != nil && *p.MinAge < 0 {
 		add(at+"min_age", "%s, want 0s or more", *p.MinAge)
+	}
+}
+
+func checkMissingHash(field, s string, add func(string, string, ...any)) {
+	if s != "" && s != hashRefuse && s != hashRecord {
+		add(field, "%q, want %s or %s", clip(s), hashRefuse, hashRecord)
 	}
 }
 
@@ -290,7 +321,20 @@ func checkHost(s string) error {
 
 // empty reports whether nothing is wanted.
 func (c *Config) empty() bool {
-	return len(c.Locks) == 0 && len(c.Packages) == 0 && len(c.Requirements) == 0
+	return len(c.Locks)+len(c.Packages)+len(c.Requirements)+len(c.Catalogue) == 0
+}
+
+// everyTarget lists the targets of the source and those of single files.
+func (c *Config) everyTarget() []string {
+	all := slices.Clone(c.Targets)
+	for i := range c.Locks {
+		all = append(all, c.Locks[i].Targets...)
+	}
+	for i := range c.Requirements {
+		all = append(all, c.Requirements[i].Targets...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Addresses are the roots of the indexes, the main one first.

@@ -118,6 +118,55 @@ func (s *Source) closures(ctx context.Context, o *offers, wants map[string][]wan
 			}
 		}
 	}
+	more, err := s.catalogue(ctx, o, wants)
+	if err != nil {
+		return nil, err
+	}
+	notes = append(notes, more...)
 	slices.Sort(notes)
 	return slices.Compact(notes), nil
+}
+
+// catalogue adds the versions that are wanted by themselves, of each those
+// that the targets can use.
+func (s *Source) catalogue(ctx context.Context, o *offers, wants map[string][]want) ([]string, error) {
+	var notes []string
+	for i, text := range s.cfg.Catalogue {
+		c, err := ParseCatalogue(text)
+		if err != nil {
+			return nil, err
+		}
+		where := fmt.Sprintf("catalogue[%d]", i)
+		taken := 0
+		for _, name := range s.cfg.Targets {
+			t, err := packaging.ParseTarget(name)
+			if err != nil {
+				return nil, err
+			}
+			v := newView(o, t, &group{where: where})
+			l, err := v.List(ctx, c.Project)
+			if err != nil {
+				return nil, err
+			}
+			var usable []packaging.Version
+			for k := range l.Candidates {
+				if l.Candidates[k].Unusable == "" && !l.Candidates[k].Yanked {
+					usable = append(usable, l.Candidates[k].Version)
+				}
+			}
+			chosen := c.Choose(usable)
+			for _, version := range chosen {
+				if err := s.firstUse(ctx, o, c.Project, v.file(c.Project, version)); err != nil {
+					return nil, err
+				}
+				wants[c.Project] = append(wants[c.Project], want{&Pin{Name: c.Project, Version: version, Where: where, chosen: v.file(c.Project, version).pageFile}, t})
+			}
+			taken += len(chosen)
+			notes = append(notes, fmt.Sprintf("%s: %d versions of %s for %s", where, len(chosen), c.Project, t.Text))
+		}
+		if taken == 0 {
+			return nil, lockRefusal("-CATALOGUE", s.name+": "+where, text+": no version that any target can use", nil)
+		}
+	}
+	return notes, nil
 }

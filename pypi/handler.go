@@ -1,18 +1,12 @@
 package pypi
 
 import (
-	"bytes"
-	"compress/gzip"
-	"errors"
-	"io/fs"
+	"encoding/hex"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -25,27 +19,35 @@ const (
 	pageAge = "max-age=600"
 	// fileAge: a file's URL holds its digest.
 	fileAge = "public, max-age=31536000, immutable"
-	// gzipFrom is the page size from which compression pays.
-	gzipFrom = 1 << 10
+	// typeIntegrity is what the large index sends a provenance object as.
+	typeIntegrity = "application/vnd.pypi.integrity.v1+json"
 )
 
-// A Handler serves the package index that a [Publisher] made current:
+// A Handler serves a package index that a [Publisher] made current, or
+// several as one (see [NewMerged]):
 //
 //	/simple/                            the projects
 //	/simple/PROJECT/                    a project's files
-//	/files/SHA256/FILENAME              a file
-//	/files/SHA256/FILENAME.metadata     a wheel's METADATA
+//	/packages/AA/BB/REST/FILENAME       a file, by the BLAKE2b-256 of its bytes
+//	/files/SHA256/FILENAME              the same file
+//	...FILENAME.metadata                a wheel's METADATA (PEP 658)
+//	...FILENAME.provenance              its attestations, if any came (PEP 740)
+//
+// The paths below /packages/ are those of the large public index, so that a
+// lock file that was made outside fits here when the host is exchanged.
 //
 // Every link and redirect is relative, so that it works under any prefix that
 // [http.StripPrefix] takes off. It serves what the store has verified, and
 // never asks another host.
 type Handler struct {
-	file  string
-	store *store.Store
-	log   *slog.Logger
+	loader
+	log *slog.Logger
+}
 
-	mu    sync.Mutex // held while reloading
-	state atomic.Pointer[state]
+// A loader knows what is to be served now. Where what is new cannot be read,
+// load returns the old state and the error; without an old one, nil.
+type loader interface {
+	load() (*state, error)
 }
 
 // NewHandler serves what the publisher with the folder dir published.
@@ -53,102 +55,7 @@ func NewHandler(dir string, st *store.Store, log *slog.Logger) *Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{file: filepath.Join(dir, currentName), store: st, log: log}
-}
-
-// state is one publication, ready to serve; it does not change.
-type state struct {
-	info     fs.FileInfo // of current.json; nil if nothing is published
-	projects map[string]*currentProject
-	names    []string
-	files    map[string]served // by "SHA256/FILENAME"
-	pages    sync.Map          // pageKey to *rendered: bounded by the projects
-}
-
-// served is one file that may be asked for.
-type served struct {
-	digest   artifact.Digest
-	metadata bool
-}
-
-// load returns the current state, read again if current.json was replaced.
-// If the new one cannot be read, the old one stays.
-func (h *Handler) load() (*state, error) {
-	info, err := os.Stat(h.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		info, err = nil, nil
-	}
-	old := h.state.Load()
-	if err != nil {
-		return old, err
-	}
-	if old != nil && sameFile(old.info, info) {
-		return old, nil
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if now := h.state.Load(); now != old && now != nil && sameFile(now.info, info) {
-		return now, nil // somebody else was faster
-	}
-	fresh, err := readState(h.file)
-	if err != nil {
-		return old, err
-	}
-	h.state.Store(fresh)
-	h.log.Info("publication loaded", slog.Int("projects", len(fresh.names)), slog.Int("files", len(fresh.files)))
-	return fresh, nil
-}
-
-func sameFile(a, b fs.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
-}
-
-// readState reads current.json and the identity of the very file that it
-// read. No file is an empty index.
-func readState(name string) (*state, error) {
-	s := &state{projects: make(map[string]*currentProject), files: make(map[string]served)}
-	f, err := os.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	info, err := f.Stat()
-	if err == nil {
-		_, err = b.ReadFrom(f)
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	cur, err := decodeCurrent(b.Bytes())
-	if err != nil {
-		return nil, err
-	}
-	s.info = info
-	for i := range cur.Projects {
-		p := &cur.Projects[i]
-		s.projects[p.Name] = p
-		s.names = append(s.names, p.Name)
-		for j := range p.Files {
-			f := &p.Files[j]
-			key := f.File.SHA256.Hex() + "/" + f.File.Filename
-			s.files[key] = served{digest: f.File.SHA256}
-			if f.Metadata == "" {
-				continue
-			}
-			d, err := artifact.ParseDigest(f.Metadata)
-			if err != nil {
-				return nil, err
-			}
-			s.files[key+".metadata"] = served{digest: d, metadata: true}
-		}
-	}
-	return s, nil
+	return &Handler{&publication{file: filepath.Join(dir, currentName), store: st, log: log}, log}
 }
 
 // ServeHTTP answers GET and HEAD.
@@ -168,36 +75,41 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	path := strings.TrimPrefix(r.URL.Path, "/")
-	switch rest, ok := strings.CutPrefix(path, "files/"); {
-	case ok:
-		h.serveFile(w, r, s, rest)
-	case path == "simple":
-		redirect(w, "simple/")
-	case path == "simple/":
-		h.servePage(w, r, s, "")
-	case strings.HasPrefix(path, "simple/"):
-		h.project(w, r, s, strings.TrimPrefix(path, "simple/"))
-	default:
-		http.NotFound(w, r)
-	}
-}
-
-// project serves simple/NAME/, and redirects from other spellings of a name
-// that is there.
-func (h *Handler) project(w http.ResponseWriter, r *http.Request, s *state, rest string) {
-	name, slash := strings.CutSuffix(rest, "/")
-	normal, err := packaging.NormalizeName(name)
-	if err != nil || s.projects[normal] == nil {
-		http.NotFound(w, r)
+	if rest, ok := strings.CutPrefix(path, "simple/"); ok {
+		h.project(w, r, s, rest)
 		return
 	}
+	if path == "simple" {
+		redirect(w, "simple/")
+		return
+	}
+	if key, ok := parseFilePath(path); ok {
+		h.serveFile(w, r, s, key)
+		return
+	}
+	http.NotFound(w, r)
+}
+
+// project serves simple/ and simple/NAME/, and redirects from other spellings
+// of a name that is there.
+func (h *Handler) project(w http.ResponseWriter, r *http.Request, s *state, rest string) {
+	if rest == "" {
+		h.servePage(w, r, s, nil)
+		return
+	}
+	name, slash := strings.CutSuffix(rest, "/")
+	if p := s.projects[name]; p != nil && slash { // a key is a normal name
+		h.servePage(w, r, s, p)
+		return
+	}
+	normal, err := packaging.NormalizeName(name)
 	switch {
-	case !slash:
-		redirect(w, normal+"/")
-	case normal != name:
+	case err != nil || s.projects[normal] == nil:
+		http.NotFound(w, r)
+	case slash:
 		redirect(w, "../"+normal+"/")
 	default:
-		h.servePage(w, r, s, normal)
+		redirect(w, normal+"/")
 	}
 }
 
@@ -209,38 +121,45 @@ func redirect(w http.ResponseWriter, to string) {
 	w.WriteHeader(http.StatusMovedPermanently)
 }
 
-// servePage sends the list of projects (name "") or a project's page, in the
-// form that the client likes best.
-func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, s *state, name string) {
+// servePage sends the list of projects (p is nil) or a project's page, in the
+// form that the client likes best. Where it takes none of them the answer is
+// 406, as the specification recommends; the large public index sends text/html
+// then, which a client that asked for something else cannot read either.
+func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, s *state, p *project) {
 	head := w.Header()
-	head.Set("Vary", "Accept, Accept-Encoding")
-	kind, ok := negotiate(strings.Join(r.Header.Values("Accept"), ","))
+	head["Vary"] = s.headers.vary
+	kind, ok := negotiate(joined(r.Header["Accept"]))
 	if !ok {
 		http.Error(w, "only "+typeJSON+", "+typeHTML+" and "+typePlain+" are offered", http.StatusNotAcceptable)
 		return
 	}
-	p, err := s.page(name, kind)
+	page, err := s.page(p, kind)
 	if err != nil {
-		h.log.ErrorContext(r.Context(), "page cannot be written", slog.String("project", name), slog.Any("error", err))
+		h.log.ErrorContext(r.Context(), "page cannot be written", slog.Any("error", err))
 		http.Error(w, "the page cannot be written", http.StatusInternalServerError)
 		return
 	}
-	body, etag := p.body, p.etag
-	if p.packed != nil && acceptsGzip(r.Header.Values("Accept-Encoding")) {
-		body, etag = p.packed, p.packedETag
-		head.Set("Content-Encoding", "gzip")
+	body, etag := page.body, page.etag(kind, false)
+	packed := page.packed != nil && acceptsGzip(joined(r.Header["Accept-Encoding"]))
+	if packed {
+		body, etag = page.packed, page.etag(kind, true)
 	}
-	head.Set("ETag", etag)
-	head.Set("Cache-Control", pageAge)
-	if noneMatch(r.Header.Values("If-None-Match"), etag) {
-		head.Del("Content-Encoding")
+	head["Etag"] = etag
+	head["Cache-Control"] = s.headers.age
+	if s.serial > 0 {
+		head["X-Pypi-Last-Serial"] = s.headers.serial
+	}
+	if noneMatch(r.Header["If-None-Match"], etag[0]) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	head.Set("Content-Type", contentType(kind))
+	if packed {
+		head["Content-Encoding"] = s.headers.gzip
+	}
+	head["Content-Type"] = s.headers.contentType(kind)
 	head.Set("Content-Length", strconv.Itoa(len(body)))
 	if kind != typeJSON {
-		head.Set("Content-Security-Policy", "default-src 'none'")
+		head["Content-Security-Policy"] = s.headers.policy
 	}
 	if r.Method == http.MethodHead {
 		return
@@ -248,6 +167,14 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, s *state, na
 	if _, err := w.Write(body); err != nil {
 		h.log.DebugContext(r.Context(), "client went away", slog.Any("error", err))
 	}
+}
+
+// joined makes one value of a header's lines.
+func joined(values []string) string {
+	if len(values) == 1 {
+		return values[0]
+	}
+	return strings.Join(values, ",")
 }
 
 // noneMatch reports whether the client has that very representation.
@@ -263,17 +190,87 @@ func noneMatch(values []string, etag string) bool {
 	return false
 }
 
+// A part is one of the things that have a URL for each file.
+type part byte
+
+const (
+	wholeFile part = iota
+	metadataPart
+	provenancePart
+)
+
+// A fileKey names a file of a publication. Its URL holds a digest and the
+// filename.
+type fileKey struct {
+	blake bool // else SHA-256
+	sum   [32]byte
+	name  string
+}
+
+// A filePath is a fileKey and which part of the file is meant.
+type filePath struct {
+	fileKey
+	part part
+}
+
+// parseFilePath reads the two shapes of a file's URL.
+func parseFilePath(path string) (filePath, bool) {
+	var k filePath
+	digits := make([]byte, 0, 64)
+	rest, ok := strings.CutPrefix(path, "packages/")
+	if ok {
+		// AA/BB/REST/FILENAME
+		if len(rest) < 67 || rest[2] != '/' || rest[5] != '/' || rest[66] != '/' {
+			return k, false
+		}
+		digits = append(append(append(digits, rest[:2]...), rest[3:5]...), rest[6:66]...)
+		k.blake, k.name = true, rest[67:]
+	} else {
+		rest, ok = strings.CutPrefix(path, "files/")
+		if !ok || len(rest) < 65 || rest[64] != '/' {
+			return k, false
+		}
+		digits = append(digits, rest[:64]...)
+		k.name = rest[65:]
+	}
+	for _, c := range digits {
+		if 'A' <= c && c <= 'F' {
+			return k, false // one URL for a file, not many
+		}
+	}
+	if _, err := hex.Decode(k.sum[:], digits); err != nil {
+		return k, false
+	}
+	if name, ok := strings.CutSuffix(k.name, ".metadata"); ok {
+		k.name, k.part = name, metadataPart
+	} else if name, ok := strings.CutSuffix(k.name, ".provenance"); ok {
+		k.name, k.part = name, provenancePart
+	}
+	return k, true
+}
+
 // serveFile sends a file of the publication, which the store verifies before
 // the first byte. A damaged one is an error here and never sent.
-func (h *Handler) serveFile(w http.ResponseWriter, r *http.Request, s *state, key string) {
-	f, ok := s.files[key]
-	if !ok {
+func (h *Handler) serveFile(w http.ResponseWriter, r *http.Request, s *state, path filePath) {
+	f := s.files[path.fileKey]
+	var d artifact.Digest
+	contentType := "application/octet-stream"
+	if f != nil {
+		d = f.digest
+		switch path.part {
+		case metadataPart:
+			d, contentType = f.metadata, "text/plain; charset=utf-8"
+		case provenancePart:
+			d, contentType = f.provenance, typeIntegrity
+		}
+	}
+	if d.IsZero() {
 		http.NotFound(w, r)
 		return
 	}
-	blob, err := h.store.File(f.digest)
+	blob, err := f.store.File(d)
 	if err != nil {
-		h.log.ErrorContext(r.Context(), "blob cannot be served", slog.String("artifact", key), slog.String("digest", f.digest.String()), slog.Any("error", err))
+		h.log.ErrorContext(r.Context(), "blob cannot be served", slog.String("artifact", path.name), slog.String("digest", d.String()), slog.Any("error", err))
 		http.Error(w, "the file is damaged or missing on this server", http.StatusInternalServerError)
 		return
 	}
@@ -283,46 +280,27 @@ func (h *Handler) serveFile(w http.ResponseWriter, r *http.Request, s *state, ke
 		}
 	}()
 	head := w.Header()
-	head.Set("ETag", `"`+f.digest.Hex()+`"`)
+	head.Set("ETag", `"`+d.Hex()+`"`)
 	head.Set("Cache-Control", fileAge)
-	head.Set("Content-Type", "application/octet-stream")
-	if f.metadata {
-		head.Set("Content-Type", "text/plain; charset=utf-8")
+	if path.part == provenancePart {
+		head.Set("Cache-Control", pageAge) // more attestations may come
 	}
-	http.ServeContent(w, r, "", time.Time{}, blob)
+	head.Set("Content-Type", contentType)
+	http.ServeContent(w, singleRange(r), "", time.Time{}, blob)
 }
 
-// A rendered page is one project in one form.
-type rendered struct {
-	body, packed     []byte
-	etag, packedETag string
-}
-
-type pageKey struct{ name, kind string }
-
-// page renders once for each publication.
-func (s *state) page(name, kind string) (*rendered, error) {
-	key := pageKey{name, kind}
-	if p, ok := s.pages.Load(key); ok {
-		if r, ok := p.(*rendered); ok {
-			return r, nil
-		}
+// singleRange hides a header that asks for several ranges, which no installer
+// sends: the whole file is a right answer, and a reply of many small parts
+// would be larger than what was asked for. It hides one that asks for the last
+// no bytes, too, which net/http answers with a malformed range.
+func singleRange(r *http.Request) *http.Request {
+	v := r.Header.Get("Range")
+	head, suffix := strings.CutSuffix(strings.TrimRight(v, "0 \t"), "-")
+	if !strings.Contains(v, ",") && (!suffix || !strings.HasSuffix(strings.TrimRight(head, " \t"), "=")) {
+		return r
 	}
-	body, err := s.render(name, kind)
-	if err != nil {
-		return nil, err
-	}
-	digest := artifact.Sum(body).Hex()
-	p := &rendered{body: body, etag: `"` + digest + `"`}
-	if len(body) >= gzipFrom {
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		_, err := z.Write(body)
-		if err := errors.Join(err, z.Close()); err != nil {
-			return nil, err
-		}
-		p.packed, p.packedETag = b.Bytes(), `"`+digest+`-gzip"`
-	}
-	s.pages.Store(key, p)
-	return p, nil
+	r = r.WithContext(r.Context())
+	r.Header = r.Header.Clone()
+	r.Header.Del("Range")
+	return r
 }

@@ -3,6 +3,7 @@ package pypi
 import (
 	"compress/gzip"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/blake2b"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/pypi/pypitest"
@@ -38,6 +40,13 @@ func (in *inside) publish(t *testing.T, seq uint64) {
 	if _, err := in.pub.Publish(t.Context(), in.snap, seq, time.Now()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// packagesPath is where the large public index has a file.
+func packagesPath(f pypitest.File) string {
+	d := blake2b.Sum256(f.Body)
+	h := hex.EncodeToString(d[:])
+	return "packages/" + h[:2] + "/" + h[2:4] + "/" + h[4:] + "/" + f.Name
 }
 
 type reply struct {
@@ -98,11 +107,11 @@ func TestHandlerJSON(t *testing.T) {
 		"versions": []any{"0.9", "1.0+cu130"},
 		"files": []any{
 			map[string]any{
-				"filename": files[1].Name, "url": "../../files/" + files[1].SHA256() + "/" + files[1].Name, "hashes": hash(files[1].Body),
+				"filename": files[1].Name, "url": "../../" + packagesPath(files[1]), "hashes": hash(files[1].Body),
 				"size": float64(len(files[1].Body)), "yanked": files[1].YankedReason, "core-metadata": hash(files[1].Metadata),
 			},
 			map[string]any{
-				"filename": files[0].Name, "url": "../../files/" + files[0].SHA256() + "/" + strings.ReplaceAll(files[0].Name, "+", "%2B"), "hashes": hash(files[0].Body),
+				"filename": files[0].Name, "url": "../../" + strings.ReplaceAll(packagesPath(files[0]), "+", "%2B"), "hashes": hash(files[0].Body),
 				"size": float64(len(files[0].Body)), "yanked": false, "core-metadata": hash(files[0].Metadata), "requires-python": ">=3.9,<4", "upload-time": files[0].UploadTime,
 			},
 		},
@@ -130,10 +139,10 @@ func TestHandlerHTML(t *testing.T) {
   </head>
   <body>
     <h1>Links for foo-bar</h1>
-` + fmt.Sprintf(`    <a href="../../files/%[1]s/foo_bar-0.9-py3-none-any.whl#sha256=%[1]s" data-core-metadata="sha256=%[2]s" data-dist-info-metadata="sha256=%[2]s" data-yanked="broken &#34;quotes&#34; &amp; &lt;script&gt;">foo_bar-0.9-py3-none-any.whl</a><br>
-`, files[1].SHA256(), artifact.Sum(files[1].Metadata).Hex()) +
-		fmt.Sprintf(`    <a href="../../files/%[1]s/foo_bar-1.0%%2Bcu130-py3-none-any.whl#sha256=%[1]s" data-requires-python="&gt;=3.9,&lt;4" data-core-metadata="sha256=%[2]s" data-dist-info-metadata="sha256=%[2]s">foo_bar-1.0+cu130-py3-none-any.whl</a><br>
-`, files[0].SHA256(), artifact.Sum(files[0].Metadata).Hex()) + `  </body>
+` + fmt.Sprintf(`    <a href="../../%[3]s#sha256=%[1]s" data-core-metadata="sha256=%[2]s" data-dist-info-metadata="sha256=%[2]s" data-yanked="broken &#34;quotes&#34; &amp; &lt;script&gt;">foo_bar-0.9-py3-none-any.whl</a><br>
+`, files[1].SHA256(), artifact.Sum(files[1].Metadata).Hex(), packagesPath(files[1])) +
+		fmt.Sprintf(`    <a href="../../%[3]s#sha256=%[1]s" data-requires-python="&gt;=3.9,&lt;4" data-core-metadata="sha256=%[2]s" data-dist-info-metadata="sha256=%[2]s">foo_bar-1.0+cu130-py3-none-any.whl</a><br>
+`, files[0].SHA256(), artifact.Sum(files[0].Metadata).Hex(), strings.ReplaceAll(packagesPath(files[0]), "+", "%2B")) + `  </body>
 </html>
 `
 	if d := cmp.Diff(want, r.body); d != "" {
@@ -318,6 +327,7 @@ func TestHandlerDamagedBlob(t *testing.T) {
 
 func TestHandlerReload(t *testing.T) {
 	in := newInside(t, nil, nil)
+	in.pub.hide = true
 	h := NewHandler(in.dir, in.store, nil)
 	srv := httptest.NewServer(h)
 	defer srv.Close()

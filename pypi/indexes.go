@@ -23,6 +23,7 @@ type index struct {
 type rules struct {
 	age       time.Duration
 	assumeOld bool
+	firstUse  bool // a file without a hash counts, and gets one
 }
 
 // indexOf is the one index that a project is looked up in: the one that it
@@ -55,13 +56,13 @@ func (s *Source) sdistAllowed(project string) bool {
 
 // rulesFor are the rules of a project's index.
 func (s *Source) rulesFor(project string) rules {
-	r := rules{age: defaultMinAge, assumeOld: s.cfg.AssumeOld}
+	r := rules{age: defaultMinAge, assumeOld: s.cfg.AssumeOld, firstUse: s.cfg.MissingHash == hashRecord}
 	if s.cfg.MinAge != nil {
 		r.age = *s.cfg.MinAge
 	}
 	if i := s.cfg.pinnedTo(project); i >= 0 {
 		p := &s.cfg.Pinned[i]
-		r.assumeOld = p.AssumeOld
+		r.assumeOld, r.firstUse = p.AssumeOld, p.MissingHash == hashRecord
 		if p.MinAge != nil {
 			r.age = *p.MinAge
 		}

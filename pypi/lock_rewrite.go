@@ -175,11 +175,17 @@ var urlKeys = []string{"registry", "index", "url", "git"}
 
 // urlsOfTOML finds the URLs of a uv.lock or a pylock.toml.
 func urlsOfTOML(in []byte, name string) ([]place, error) {
-	var whole map[string]any
-	if err := unmarshalTOML(in, name, "lock", &whole); err != nil {
-		return nil, err // the walk below does not look at everything
+	// The walk below does not look for what makes a document invalid.
+	var doc struct {
+		Version     int64      `toml:"version"`
+		LockVersion string     `toml:"lock-version"`
+		Package     []struct{} `toml:"package"`
+		Packages    []struct{} `toml:"packages"`
 	}
-	if _, ok := whole["packages"]; !ok && whole["package"] == nil && whole["lock-version"] == nil && whole["version"] == nil {
+	if err := unmarshalTOML(in, name, "lock", &doc); err != nil {
+		return nil, err
+	}
+	if doc.Version == 0 && doc.LockVersion == "" {
 		return nil, lockRefusal("-SYNTAX", name, "neither a uv.lock nor a pylock.toml", nil)
 	}
 	w := &urlWalk{}

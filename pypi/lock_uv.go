@@ -146,29 +146,25 @@ func readUVLock(file string) (*Lock, error) {
 // parseUVLock reads a uv.lock. As of a pylock.toml, only the names, hashes
 // and sizes of its files are used, never their URLs.
 func parseUVLock(b []byte, name string) (*Lock, error) {
-	// The version first: what another one holds may not even decode.
-	var head struct {
-		Version *int64 `toml:"version"`
-	}
-	if err := unmarshalTOML(b, name, "uv.lock", &head); err != nil {
-		return nil, err
-	}
-	if head.Version == nil || *head.Version != uvVersion {
-		got := "none"
-		if head.Version != nil {
-			got = fmt.Sprint(*head.Version)
-		}
-		return nil, lockRefusal("-VERSION", name, fmt.Sprintf("version of a uv.lock: %s, only %d is known", got, uvVersion), nil)
-	}
 	var doc uvLock
-	if err := unmarshalTOML(b, name, "uv.lock", &doc); err != nil {
-		return nil, err
+	err := unmarshalTOML(b, name, "uv.lock", &doc)
+	if err != nil {
+		// What another version holds may not even decode.
+		var head struct {
+			Version int64 `toml:"version"`
+		}
+		if unmarshalTOML(b, name, "uv.lock", &head) != nil || head.Version == uvVersion {
+			return nil, err
+		}
+		doc.Version = head.Version
+	}
+	if doc.Version != uvVersion {
+		return nil, lockRefusal("-VERSION", name, fmt.Sprintf("version %d of a uv.lock: only %d is known", doc.Version, uvVersion), nil)
 	}
 	l := &Lock{where: name}
 	if doc.Revision > uvRevision {
 		l.Notes = append(l.Notes, fmt.Sprintf("%s: revision %d is newer than %d; what it adds is not read", name, doc.Revision, uvRevision))
 	}
-	var err error
 	if l.RequiresPython, err = packaging.ParseSpecifiers(doc.RequiresPython); err != nil {
 		return nil, lockRefusal("-SYNTAX", name, "requires-python", err)
 	}

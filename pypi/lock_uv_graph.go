@@ -50,8 +50,7 @@ type uvEdge struct {
 	to     []int
 	extras []string
 	marker string
-	// extra or group has to be chosen, for an edge from the root.
-	extra, group string
+	group  string // that has to be chosen, for an edge from the root
 }
 
 // marker parses a marker once. Extras that exclude one another are left open.

@@ -1,34 +1,41 @@
 package pypi
 
 import (
-	"mime"
 	"strconv"
 	"strings"
 )
 
-// maxAccept bounds an Accept header; pip's has 120 bytes, a browser's 150.
-const maxAccept = 4096
+const (
+	// maxAccept bounds an Accept header; pip's has 120 bytes, a browser's 150.
+	// A longer one is treated as none.
+	maxAccept = 4096
+	// The types of the "latest" version, which is version 1.
+	latestJSON = "application/vnd.pypi.simple.latest+json"
+	latestHTML = "application/vnd.pypi.simple.latest+html"
+)
+
+// An offer is one of the forms, with what the client thinks of it.
+type offer struct {
+	kind, latest string
+	q            float64
+	specific     int // of the media range that q comes from; -1: none covers it
+}
 
 // negotiate picks one of the three forms by the client's q-values (PEP 691).
 // A form that is named beats one that a wildcard covers; between forms that
 // are named alike JSON wins, and a wildcard alone means what browsers show.
 func negotiate(accept string) (kind string, ok bool) {
-	if strings.TrimSpace(accept) == "" || len(accept) > maxAccept {
+	if len(accept) > maxAccept || strings.TrimSpace(accept) == "" {
 		return typePlain, true
 	}
-	type offer struct {
-		kind     string
-		q        float64
-		specific int
-	}
-	offers := []offer{{kind: typeJSON, specific: -1}, {kind: typeHTML, specific: -1}, {kind: typePlain, specific: -1}}
+	offers := [...]offer{{typeJSON, latestJSON, 0, -1}, {typeHTML, latestHTML, 0, -1}, {typePlain, "", 0, -1}}
 	for part := range strings.SplitSeq(accept, ",") {
-		media, q, valid := mediaRange(part)
+		media, q, valid := weighted(part)
 		if !valid {
 			continue
 		}
 		for i := range offers {
-			if s := specificity(media, offers[i].kind); s > offers[i].specific {
+			if s := offers[i].specificity(media); s > offers[i].specific {
 				offers[i].specific, offers[i].q = s, q
 			}
 		}
@@ -49,57 +56,68 @@ func negotiate(accept string) (kind string, ok bool) {
 // exact is the specificity of a type that is named whole.
 const exact = 2
 
-// specificity says how precisely a media range names a form; -1 is not at
+// specificity says how precisely a media range names the form; -1 is not at
 // all.
-func specificity(media, kind string) int {
+func (o *offer) specificity(media string) int {
 	switch {
-	case media == kind, media == strings.Replace(kind, ".v1+", ".latest+", 1):
+	case strings.EqualFold(media, o.kind), o.latest != "" && strings.EqualFold(media, o.latest):
 		return exact
-	case strings.HasSuffix(media, "/*") && strings.HasPrefix(kind, strings.TrimSuffix(media, "*")):
-		return 1
 	case media == "*/*":
 		return 0
+	}
+	main, ok := strings.CutSuffix(media, "/*")
+	if kind, _, _ := strings.Cut(o.kind, "/"); ok && strings.EqualFold(main, kind) {
+		return 1
 	}
 	return -1
 }
 
-func mediaRange(s string) (media string, q float64, ok bool) {
-	media, params, err := mime.ParseMediaType(s)
-	if err != nil {
-		return "", 0, false
-	}
+// weighted splits one element of a header with q-values: "gzip;q=0.5" (RFC
+// 9110, 12.4.2). Other parameters are passed over, as no form has any.
+func weighted(s string) (value string, q float64, ok bool) {
+	value, params, _ := strings.Cut(s, ";")
+	value = strings.TrimSpace(value)
 	q = 1
-	if text, has := params["q"]; has {
-		if q, err = strconv.ParseFloat(text, 64); err != nil || q < 0 || q > 1 {
+	for params != "" {
+		var p string
+		p, params, _ = strings.Cut(params, ";")
+		name, weight, _ := strings.Cut(p, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "q") {
+			continue
+		}
+		if q, ok = weightOf(strings.TrimSpace(weight)); !ok {
 			return "", 0, false
 		}
 	}
-	return media, q, true
+	return value, q, value != ""
+}
+
+// weightOf reads a number from 0 to 1, with three digits at most.
+func weightOf(s string) (float64, bool) {
+	if len(s) < 1 || len(s) > len("0.000") || len(s) > 1 && s[1] != '.' {
+		return 0, false
+	}
+	for i := range len(s) {
+		if i != 1 && (s[i] < '0' || s[i] > '9') {
+			return 0, false
+		}
+	}
+	q, err := strconv.ParseFloat(s, 64)
+	return q, err == nil && q <= 1
 }
 
 // acceptsGzip reads Accept-Encoding.
-func acceptsGzip(values []string) bool {
+func acceptsGzip(accept string) bool {
 	star := false
-	for part := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		name, params, _ := strings.Cut(part, ";")
-		refused := false
-		if v, ok := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q="); ok {
-			q, err := strconv.ParseFloat(v, 64)
-			refused = err != nil || q <= 0
-		}
-		switch strings.ToLower(strings.TrimSpace(name)) {
-		case "gzip", "x-gzip":
-			return !refused
-		case "*":
-			star = !refused
+	for part := range strings.SplitSeq(accept, ",") {
+		coding, q, ok := weighted(part)
+		switch {
+		case !ok:
+		case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
+			return q > 0
+		case coding == "*":
+			star = q > 0
 		}
 	}
 	return star
-}
-
-func contentType(kind string) string {
-	if kind == typeJSON {
-		return kind
-	}
-	return kind + "; charset=utf-8"
 }

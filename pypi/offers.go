@@ -20,7 +20,12 @@ type offers struct {
 
 	mu       sync.Mutex
 	projects map[string]*projectOnce
-	metadata map[artifact.Digest]*metadataOnce
+	metadata map[string]*metadataOnce
+	// ranged is the METADATA that was read of a remote wheel, by its URL.
+	ranged map[string]artifact.Digest
+
+	// known are the hashes that files had when they were used first.
+	known map[string]artifact.Digest
 }
 
 type projectOnce struct {
@@ -40,8 +45,11 @@ type offered struct {
 	page    *page
 	host    string // that the page came from
 	missing string // why there is no page
-	files   map[string][]*offeredFile
-	// versions are the keys of files, ascending.
+	// files are those that some target could use, by version.
+	files map[string][]*offeredFile
+	// wheels are the versions that have a wheel, for whatever target.
+	wheels map[string]bool
+	// versions are all that there are, ascending.
 	versions []packaging.Version
 }
 
@@ -51,10 +59,22 @@ type offeredFile struct {
 	wheel    packaging.WheelName // zero for a source archive
 	python   packaging.Specifiers
 	uploaded time.Time
+	firstUse bool // the index names no hash; this one was computed here
 }
 
-func newOffers(s *Source) *offers {
-	return &offers{s: s, now: s.now(), projects: make(map[string]*projectOnce), metadata: make(map[artifact.Digest]*metadataOnce)}
+// key names the bytes of a file as far as they are known.
+func (f *offeredFile) key() string {
+	if f.Digest.IsZero() {
+		return f.URL
+	}
+	return f.Digest.Hex()
+}
+
+func newOffers(s *Source, prev *artifact.Snapshot) *offers {
+	return &offers{
+		s: s, now: s.now(), projects: make(map[string]*projectOnce), metadata: make(map[string]*metadataOnce),
+		ranged: make(map[string]artifact.Digest), known: known(prev),
+	}
 }
 
 // project reads a project's page, the first time.
@@ -74,10 +94,9 @@ func (o *offers) read(ctx context.Context, name string) (*offered, error) {
 	if o.s.internal(name) {
 		return &offered{missing: "the name is reserved as internal, and never asked for outside"}, nil
 	}
-	pg, host, err := o.s.page(ctx, name, func(filename string) bool {
-		project, _, err := packaging.ParseDistName(filename)
-		return err == nil && project == name
-	})
+	p := &offered{files: make(map[string][]*offeredFile), wheels: make(map[string]bool)}
+	s := &sorter{o: o, p: p, name: name, sdists: o.s.sdistAllowed(name), parsed: make(map[string]parsedName), versions: make(map[string]packaging.Version), pythons: make(map[string]packaging.Specifiers)}
+	pg, host, err := o.s.page(ctx, name, s.keep)
 	switch {
 	case fetch.IsNotFound(err):
 		return &offered{missing: "the index does not have it"}, nil
@@ -90,27 +109,92 @@ func (o *offers) read(ctx context.Context, name string) (*offered, error) {
 	if err := c.unique(name); err != nil {
 		return nil, err
 	}
-	p := &offered{page: pg, host: host, files: make(map[string][]*offeredFile)}
+	p.page, p.host = pg, host
 	for i := range pg.Files {
-		f := &offeredFile{pageFile: &pg.Files[i]}
-		var v packaging.Version
-		if packaging.IsWheel(f.Filename) {
-			if f.wheel, err = packaging.ParseWheelName(f.Filename); err != nil {
-				continue
-			}
-			v = f.wheel.Version
-		} else if _, v, err = packaging.ParseDistName(f.Filename); err != nil {
-			continue
-		}
-		// A malformed Requires-Python counts as none, as for installers.
-		f.python, _ = packaging.ParseSpecifiers(f.RequiresPython)
-		f.uploaded, _ = time.Parse(time.RFC3339Nano, f.UploadTime)
-		key := v.String()
-		if p.files[key] == nil {
+		s.add(&pg.Files[i])
+	}
+	for key, v := range s.versions {
+		if key == v.String() { // not one of its other spellings
 			p.versions = append(p.versions, v)
 		}
-		p.files[key] = append(p.files[key], f)
 	}
 	slices.SortFunc(p.versions, packaging.Version.Compare)
 	return p, nil
+}
+
+// A sorter puts the files of a page under their versions. Of a large project
+// most are for other targets: those are not kept.
+type sorter struct {
+	o        *offers
+	p        *offered
+	name     string
+	sdists   bool
+	parsed   map[string]parsedName // by filename
+	versions map[string]packaging.Version
+	pythons  map[string]packaging.Specifiers
+}
+
+type parsedName struct {
+	wheel   packaging.WheelName
+	version string // normal form
+}
+
+// version is the normal form of a filename's version, which most files of a
+// page share with others.
+func (s *sorter) version(v packaging.Version) string {
+	if known, ok := s.versions[v.Text()]; ok {
+		return known.String()
+	}
+	key := v.String()
+	s.versions[v.Text()] = v
+	if _, ok := s.versions[key]; !ok {
+		s.versions[key] = v
+	}
+	return key
+}
+
+// keep says whether a file could be used by some target.
+func (s *sorter) keep(filename string) bool {
+	if !packaging.IsWheel(filename) {
+		project, v, err := packaging.ParseDistName(filename)
+		if err != nil || project != s.name {
+			return false
+		}
+		key := s.version(v)
+		if s.sdists {
+			s.parsed[filename] = parsedName{version: key}
+		}
+		return s.sdists
+	}
+	w, err := packaging.ParseWheelName(filename)
+	if err != nil || w.Project != s.name {
+		return false
+	}
+	key := s.version(w.Version)
+	s.p.wheels[key] = true
+	fits := slices.ContainsFunc(s.o.s.targets, func(t *packaging.Target) bool {
+		_, ok := t.Rank(w)
+		return ok
+	})
+	if fits {
+		s.parsed[filename] = parsedName{w, key}
+	}
+	return fits
+}
+
+// add keeps a file.
+func (s *sorter) add(f *pageFile) {
+	n, ok := s.parsed[f.Filename]
+	if !ok {
+		return
+	}
+	python, ok := s.pythons[f.RequiresPython]
+	if !ok {
+		// A malformed Requires-Python counts as none, as for installers.
+		python, _ = packaging.ParseSpecifiers(f.RequiresPython)
+		s.pythons[f.RequiresPython] = python
+	}
+	of := &offeredFile{pageFile: f, wheel: n.wheel, python: python}
+	of.uploaded, _ = time.Parse(time.RFC3339Nano, f.UploadTime)
+	s.p.files[n.version] = append(s.p.files[n.version], of)
 }

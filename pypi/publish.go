@@ -33,9 +33,11 @@ const (
 // A current is what the handler serves: index.json with the digest of each
 // wheel's METADATA, and the bundle that brought it.
 type current struct {
-	Schema   string           `json:"schema"`
-	Source   string           `json:"source"`
-	Seq      uint64           `json:"seq"`
+	Schema string `json:"schema"`
+	Source string `json:"source"`
+	Seq    uint64 `json:"seq"`
+	// Serial grows with every change of what follows, and never shrinks.
+	Serial   uint64           `json:"serial,omitempty"`
 	Projects []currentProject `json:"projects"`
 }
 
@@ -51,6 +53,12 @@ type currentFile struct {
 	// Metadata is the METADATA file of a wheel, which is in the store.
 	Metadata     string `json:"metadata,omitempty"`
 	MetadataSize int64  `json:"metadata_size,omitempty"`
+	// Blake2b is the BLAKE2b-256 of the file, which its URL holds.
+	Blake2b string `json:"blake2b,omitempty"`
+	// Provenance is the file's provenance object (PEP 740), in the store.
+	Provenance string `json:"provenance,omitempty"`
+	// Kept is the bundle that lacked the file first: it stays, as yanked.
+	Kept uint64 `json:"kept,omitempty"`
 }
 
 // A Publisher makes snapshots of one source current inside. Its methods must
@@ -59,6 +67,7 @@ type Publisher struct {
 	name  string
 	store *store.Store
 	dir   string
+	hide  bool // what a snapshot lacks, rather than keep it as yanked
 	log   *slog.Logger
 }
 
@@ -74,7 +83,7 @@ func NewPublisher(cfg PublishConfig, name string, st *store.Store, dir string, l
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
 	}
-	return &Publisher{name: name, store: st, dir: dir, log: log}, nil
+	return &Publisher{name: name, store: st, dir: dir, hide: cfg.Removed == removedHide, log: log}, nil
 }
 
 // Name is the source that it publishes.
@@ -90,7 +99,7 @@ func (p *Publisher) Verify(ctx context.Context, snap, prev *artifact.Snapshot) e
 	if err != nil {
 		return err
 	}
-	if err := changed(p.name, snap, prev); err != nil {
+	if err := errors.Join(changed(p.name, snap, prev), p.changedHere(doc)); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -227,7 +236,7 @@ func checkBlob(st *store.Store, filename string, d artifact.Digest, size int64) 
 
 // Publish puts every wheel's METADATA into the store and then replaces
 // current.json, which is what the handler serves. It is idempotent.
-func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq uint64, _ time.Time) (string, error) {
+func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq uint64, now time.Time) (string, error) {
 	doc, err := p.load(snap)
 	if err != nil {
 		return "", err
@@ -253,11 +262,10 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 		files += len(c.Files)
 		cur.Projects = append(cur.Projects, c)
 	}
-	b, err := json.Marshal(&cur)
-	if err != nil {
+	if err := p.revise(ctx, snap, &cur, now); err != nil {
 		return "", err
 	}
-	if err := p.write(b); err != nil {
+	if err := p.write(&cur); err != nil {
 		return "", err
 	}
 	noun := "files"
@@ -287,8 +295,15 @@ func (p *Publisher) file(f *indexFile) (*currentFile, error) {
 	return out, nil
 }
 
-// write makes b current, unless it is.
-func (p *Publisher) write(b []byte) error {
+// write makes cur current, unless it is.
+func (p *Publisher) write(cur *current) error {
+	b, err := json.Marshal(cur)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxIndex {
+		return fmt.Errorf("%s: the publication has %d bytes, at most %d can be served; split the source", p.name, len(b), maxIndex)
+	}
 	name := filepath.Join(p.dir, currentName)
 	old, err := os.ReadFile(name)
 	switch {
@@ -326,6 +341,9 @@ func decodeCurrent(b []byte) (*current, error) {
 		for j := range p.Files {
 			f := &p.Files[j]
 			doc.Projects[i].Files = append(doc.Projects[i].Files, f.File)
+			if err := f.check(); err != nil {
+				return nil, fmt.Errorf("%s: %w", f.File.Filename, err)
+			}
 			if f.Metadata == "" {
 				continue
 			}

@@ -31,10 +31,10 @@ const (
 // metadataOf reads the core metadata of a file, the first time.
 func (o *offers) metadataOf(ctx context.Context, project string, f *offeredFile) (*packaging.Metadata, error) {
 	o.mu.Lock()
-	m := o.metadata[f.Digest]
+	m := o.metadata[f.key()]
 	if m == nil {
 		m = &metadataOnce{}
-		o.metadata[f.Digest] = m
+		o.metadata[f.key()] = m
 	}
 	o.mu.Unlock()
 	m.once.Do(func() { m.m, m.err = o.readMetadata(ctx, project, f) })
@@ -42,7 +42,7 @@ func (o *offers) metadataOf(ctx context.Context, project string, f *offeredFile)
 }
 
 func (o *offers) readMetadata(ctx context.Context, project string, f *offeredFile) (*packaging.Metadata, error) {
-	raw, err := o.s.rawMetadata(ctx, project, f)
+	raw, err := o.rawMetadata(ctx, project, f)
 	if err != nil {
 		return nil, err
 	}
@@ -68,9 +68,10 @@ func (o *offers) readMetadata(ctx context.Context, project string, f *offeredFil
 
 // rawMetadata is METADATA or PKG-INFO: from the store, from the index, out of
 // the remote wheel, or from the file itself.
-func (s *Source) rawMetadata(ctx context.Context, project string, f *offeredFile) ([]byte, error) {
+func (o *offers) rawMetadata(ctx context.Context, project string, f *offeredFile) ([]byte, error) {
+	s := o.s
 	if f.wheel.Filename == "" {
-		return s.downloaded(ctx, project, f)
+		return o.downloaded(ctx, project, f)
 	}
 	if d := f.CoreMetadata; !d.IsZero() {
 		if s.store.Has(d) {
@@ -78,16 +79,18 @@ func (s *Source) rawMetadata(ctx context.Context, project string, f *offeredFile
 		}
 		return s.offeredMetadata(ctx, project, f)
 	}
-	if d, ok := s.store.Alias(metadataAlias + f.Digest.Hex()); ok && s.store.Has(d) {
-		s.said(f.Digest, d)
-		return s.store.ReadAll(d, packaging.MaxMetadata)
-	}
-	if s.store.Has(f.Digest) {
-		return s.downloaded(ctx, project, f)
+	if !f.Digest.IsZero() {
+		if d, ok := s.store.Alias(metadataAlias + f.Digest.Hex()); ok && s.store.Has(d) {
+			s.said(f.Digest, d)
+			return s.store.ReadAll(d, packaging.MaxMetadata)
+		}
+		if s.store.Has(f.Digest) {
+			return o.downloaded(ctx, project, f)
+		}
 	}
 	raw, err := s.rangedMetadata(ctx, project, f)
 	if errors.Is(err, fetch.ErrNoRanges) {
-		return s.downloaded(ctx, project, f)
+		return o.downloaded(ctx, project, f)
 	}
 	if err != nil {
 		return nil, err
@@ -95,6 +98,12 @@ func (s *Source) rawMetadata(ctx context.Context, project string, f *offeredFile
 	d, err := s.store.PutBytes(raw)
 	if err != nil {
 		return nil, err
+	}
+	if f.Digest.IsZero() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.ranged[f.URL] = d
+		return raw, nil
 	}
 	s.said(f.Digest, d)
 	return raw, s.store.SetAlias(metadataAlias+f.Digest.Hex(), d)
@@ -138,7 +147,11 @@ func (s *Source) reach(ctx context.Context, project string, f *offeredFile) (*in
 }
 
 // downloaded fetches the whole file and reads its metadata.
-func (s *Source) downloaded(ctx context.Context, project string, f *offeredFile) ([]byte, error) {
+func (o *offers) downloaded(ctx context.Context, project string, f *offeredFile) ([]byte, error) {
+	s := o.s
+	if err := s.firstUse(ctx, o, project, f); err != nil {
+		return nil, err
+	}
 	if f.Size < 0 {
 		size, err := s.size(ctx, s.indexOf(project), f.URL)
 		if err != nil {

@@ -5,14 +5,16 @@ import (
 	"encoding/json"
 	"html"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
-// apiVersion is what the pages offer: PEP 700 (1.1) and the status markers of
-// PEP 792 (1.4). What 1.3 added, provenance, is optional.
+// apiVersion is what the pages offer: PEP 700 (1.1), the provenance of PEP 740
+// (1.3) and the status markers of PEP 792 (1.4).
 const apiVersion = "1.4"
 
 type jsonMeta struct {
@@ -52,6 +54,7 @@ type jsonFile struct {
 	// CoreMetadata has no omitted form that old clients read alike: a file
 	// without metadata has no key.
 	CoreMetadata *jsonHashes `json:"core-metadata,omitempty"`
+	Provenance   string      `json:"provenance,omitempty"`
 }
 
 type jsonHashes struct {
@@ -72,17 +75,16 @@ func (y jsonYanked) MarshalJSON() ([]byte, error) {
 	return json.Marshal(y.yanked)
 }
 
-// render writes the list of projects (name "") or a project's page.
-func (s *state) render(name, kind string) ([]byte, error) {
-	p := s.projects[name]
+// render writes the list of projects (p is nil) or a project's page.
+func (s *state) render(p *project, kind string) ([]byte, error) {
 	switch {
-	case name == "" && kind == typeJSON:
+	case p == nil && kind == typeJSON:
 		list := jsonList{Meta: jsonMeta{apiVersion}, Projects: make([]jsonName, len(s.names))}
 		for i, n := range s.names {
 			list.Projects[i].Name = n
 		}
 		return json.Marshal(&list)
-	case name == "":
+	case p == nil:
 		return s.listHTML(), nil
 	case kind == typeJSON:
 		return p.json()
@@ -90,14 +92,42 @@ func (s *state) render(name, kind string) ([]byte, error) {
 	return p.html(), nil
 }
 
+// path is where a file lies below the index's root.
+func (f *currentFile) path() string {
+	if f.Blake2b == "" {
+		return "files/" + f.File.SHA256.Hex() + "/" + f.File.Filename
+	}
+	return "packages/" + f.Blake2b[:2] + "/" + f.Blake2b[2:4] + "/" + f.Blake2b[4:] + "/" + f.File.Filename
+}
+
 // href is a file's link, relative to its project's page.
 func (f *currentFile) href() string {
-	name := strings.ReplaceAll(url.PathEscape(f.File.Filename), "+", "%2B")
-	return "../../files/" + f.File.SHA256.Hex() + "/" + name
+	dir, name := path.Split(f.path())
+	return "../../" + dir + strings.ReplaceAll(url.PathEscape(name), "+", "%2B")
+}
+
+// provenance is the link of a file's attestations, or nothing.
+func (f *currentFile) provenance() string {
+	if f.Provenance == "" {
+		return ""
+	}
+	return f.href() + ".provenance"
+}
+
+// uploadTime is the time in the form of PEP 700: UTC, six digits at most.
+func (f *currentFile) uploadTime() string {
+	t, err := time.Parse(time.RFC3339Nano, f.File.UploadTime)
+	if err != nil {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.999999Z")
 }
 
 func (p *currentProject) json() ([]byte, error) {
-	out := jsonProject{Meta: jsonMeta{apiVersion}, Name: p.Name, Status: jsonStatus{Status: "active", Reason: p.StatusReason}, Versions: p.versions()}
+	out := jsonProject{
+		Meta: jsonMeta{apiVersion}, Name: p.Name, Status: jsonStatus{Status: "active", Reason: p.StatusReason}, Versions: p.versions(),
+		Files: make([]jsonFile, 0, len(p.Files)),
+	}
 	if p.Status != "" {
 		out.Status.Status = p.Status
 	}
@@ -105,8 +135,8 @@ func (p *currentProject) json() ([]byte, error) {
 		f := &p.Files[i]
 		file := jsonFile{
 			Filename: f.File.Filename, URL: f.href(), Hashes: jsonHashes{f.File.SHA256.Hex()},
-			RequiresPython: f.File.RequiresPython, Size: f.File.Size, UploadTime: f.File.UploadTime,
-			Yanked: jsonYanked{f.File.Yanked, f.File.YankedReason},
+			RequiresPython: f.File.RequiresPython, Size: f.File.Size, UploadTime: f.uploadTime(),
+			Yanked: jsonYanked{f.File.Yanked, f.File.YankedReason}, Provenance: f.provenance(),
 		}
 		if f.Metadata != "" {
 			file.CoreMetadata = &jsonHashes{f.metadataHex()}
@@ -167,6 +197,9 @@ func (p *currentProject) html() []byte {
 		if f.Metadata != "" {
 			attribute(&b, " data-core-metadata", "sha256="+f.metadataHex())
 			attribute(&b, " data-dist-info-metadata", "sha256="+f.metadataHex())
+		}
+		if link := f.provenance(); link != "" {
+			attribute(&b, " data-provenance", link)
 		}
 		if f.File.Yanked {
 			attribute(&b, " data-yanked", f.File.YankedReason)

@@ -72,7 +72,7 @@ func (r *reqReader) parse(b []byte, name string, constraints bool, stack []strin
 	for n, line := range logicalLines(text) {
 		where := fmt.Sprintf("%s:%d", name, n)
 		if strings.HasPrefix(line, "-") {
-			if err := r.options(line, name, where, constraints, stack); err != nil {
+			if err := r.options(line, name, where, stack); err != nil {
 				return err
 			}
 			continue
@@ -80,9 +80,12 @@ func (r *reqReader) parse(b []byte, name string, constraints bool, stack []strin
 		if err := refuseVariable(line, where); err != nil {
 			return err
 		}
-		w, err := parseWant(line, where)
+		w, ignored, err := parseWant(line, where)
 		if err != nil {
 			return err
+		}
+		for _, opt := range ignored {
+			r.note("%s: %s is ignored: nothing is built here", where, opt)
 		}
 		if err := r.reqs.add(w, constraints); err != nil {
 			return err
@@ -164,10 +167,10 @@ func decode32(b []byte, order binary.ByteOrder) (string, error) {
 	runes := make([]rune, 0, len(b)/4)
 	for ; len(b) >= 4; b = b[4:] {
 		c := order.Uint32(b)
-		if c > unicode.MaxRune || !utf8.ValidRune(rune(c)) { //nolint:gosec // below MaxRune
+		if c > unicode.MaxRune || !utf8.ValidRune(rune(c)) {
 			return "", errors.New("malformed UTF-32")
 		}
-		runes = append(runes, rune(c)) //nolint:gosec // below MaxRune
+		runes = append(runes, rune(c))
 	}
 	if len(b) != 0 {
 		return "", errors.New("malformed UTF-32")
@@ -265,16 +268,17 @@ func (r *reqReader) note(format string, args ...any) {
 // alone does, those that only steer an installer, and those that count.
 var (
 	placeOptions   = []string{"-i", "--index-url", "--pypi-url", "--extra-index-url", "-f", "--find-links", "--trusted-host"}
-	formatOptions  = []string{"--no-binary", "--only-binary"}
-	steerOptions   = []string{"--use-feature", "--hash"}
+	chooseOptions  = []string{"--no-binary", "--only-binary", "--all-releases"}
+	steerOptions   = []string{"--use-feature", "--only-final", "--hash"}
+	buildOptions   = []string{"-C", "--config-setting", "--config-settings"}
 	includeOptions = []string{"-r", "--requirement", "-c", "--constraint"}
 	editOptions    = []string{"-e", "--editable"}
-	flags          = []string{"--no-index", "--pre", "--prefer-binary", "--require-hashes"}
-	valueOptions   = slices.Concat(placeOptions, formatOptions, steerOptions, includeOptions, editOptions)
+	flags          = []string{"--no-index", "--pre", "--prefer-binary", "--require-hashes", "--no-require-hashes"}
+	valueOptions   = slices.Concat(placeOptions, chooseOptions, steerOptions, buildOptions, includeOptions, editOptions)
 )
 
 // options reads a line of options; there may be several on one.
-func (r *reqReader) options(line, name, where string, constraints bool, stack []string) error {
+func (r *reqReader) options(line, name, where string, stack []string) error {
 	words, err := splitWords(line)
 	if err != nil {
 		return lockRefusal("-OPTION", where, err.Error(), nil)
@@ -288,7 +292,7 @@ func (r *reqReader) options(line, name, where string, constraints bool, stack []
 			if err := refuseVariable(value, where); err != nil {
 				return err
 			}
-			err = r.include(value, name, where, constraints || opt == "-c" || opt == "--constraint", stack)
+			err = r.include(value, name, where, opt == "-c" || opt == "--constraint", stack)
 		} else {
 			err = r.option(opt, value, where)
 		}
@@ -332,20 +336,16 @@ func (r *reqReader) option(opt, value, where string) error {
 	switch {
 	case slices.Contains(placeOptions, opt):
 		r.note("%s: %s is ignored: the index is the configured one", where, opt)
-	case slices.Contains(steerOptions, opt):
+	case slices.Contains(steerOptions, opt), slices.Contains(buildOptions, opt):
 		r.note("%s: %s is ignored", where, opt)
-	case opt == "--no-binary":
-		if err := r.reqs.Formats.exclude(value, &r.reqs.Formats.NoBinary, &r.reqs.Formats.OnlyBinary); err != nil {
-			return lockRefusal("-OPTION", where, opt, err)
-		}
-	case opt == "--only-binary":
-		if err := r.reqs.Formats.exclude(value, &r.reqs.Formats.OnlyBinary, &r.reqs.Formats.NoBinary); err != nil {
+	case slices.Contains(chooseOptions, opt):
+		if err := r.reqs.chooseBy(opt, value); err != nil {
 			return lockRefusal("-OPTION", where, opt, err)
 		}
 	case opt == "--pre":
 		r.reqs.Prereleases = true
-	case opt == "--require-hashes":
-		r.reqs.RequireHashes = true
+	case opt == "--require-hashes", opt == "--no-require-hashes":
+		r.reqs.RequireHashes = opt == "--require-hashes"
 	case slices.Contains(editOptions, opt):
 		return lockRefusal("-EDITABLE", where, "an editable requirement cannot be carried", nil)
 	}

@@ -3,6 +3,7 @@ package pypi
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,7 +18,9 @@ type Requirements struct {
 	Constraints []Want // choose nothing; what is chosen has to meet them
 	Notes       []string
 	// Prereleases is --pre: pre-releases of every project count.
-	Prereleases bool
+	// PrereleasesOf names those whose count by --all-releases, in normal form.
+	Prereleases   bool
+	PrereleasesOf []string
 	// RequireHashes is --require-hashes.
 	RequireHashes bool
 	// Formats are --no-binary and --only-binary.
@@ -82,7 +85,8 @@ func ParseWant(text, where string) (Want, error) {
 	if err := refuseVariable(line, where); err != nil {
 		return Want{}, err
 	}
-	return parseWant(line, where)
+	w, _, err := parseWant(line, where)
+	return w, err
 }
 
 // Pinned reports whether every requirement names one version with == and its
@@ -111,64 +115,75 @@ func (r *Requirements) add(w Want, constraint bool) error {
 	return nil
 }
 
+// optionsRE finds where the options behind a requirement start.
+var optionsRE = regexp.MustCompile(`(^|\s)-`)
+
 // parseWant reads a logical line: a requirement and the hashes behind it.
-func parseWant(line, where string) (Want, error) {
-	text, hashes, err := splitHashes(line)
+// ignored are options behind it that steer a build.
+func parseWant(line, where string) (w Want, ignored []string, err error) {
+	text, hashes, ignored, err := splitHashes(line)
 	if err != nil {
-		return Want{}, lockRefusal("-HASH", where, err.Error(), nil)
+		return Want{}, nil, lockRefusal("-HASH", where, err.Error(), nil)
 	}
 	req, err := packaging.ParseRequirement(text)
 	if err != nil {
 		if strings.Contains(text, "://") { // the cause might quote an account
 			err = nil
 		}
-		return Want{}, lockRefusal("-SYNTAX", where, "not a requirement; paths and URLs cannot be carried", err)
+		return Want{}, nil, lockRefusal("-SYNTAX", where, "not a requirement; paths and URLs cannot be carried", err)
 	}
 	if req.URL != "" {
-		return Want{}, lockRefusal("-URL", where, req.Name+" comes from a URL; only packages of the configured index can be carried", nil)
+		return Want{}, nil, lockRefusal("-URL", where, req.Name+" comes from a URL; only packages of the configured index can be carried", nil)
 	}
-	w := Want{Requirement: req, Where: where}
+	w = Want{Requirement: req, Where: where}
 	for _, h := range hashes {
 		alg, hexed, _ := strings.Cut(h, ":")
 		switch alg {
 		case "sha256":
 			d, err := artifact.ParseHex(strings.ToLower(hexed))
 			if err != nil {
-				return Want{}, lockRefusal("-HASH", where, req.Name, err)
+				return Want{}, nil, lockRefusal("-HASH", where, req.Name, err)
 			}
 			w.Hashes = append(w.Hashes, d)
 		case "sha384", "sha512": // pip takes them; sha256 is what names bytes here
 		default:
-			return Want{}, lockRefusal("-HASH", where, fmt.Sprintf("%s: hash %q: want sha256:", req.Name, clip(h)), nil)
+			return Want{}, nil, lockRefusal("-HASH", where, fmt.Sprintf("%s: hash %q: want sha256:", req.Name, clip(h)), nil)
 		}
 	}
 	if len(hashes) > 0 && len(w.Hashes) == 0 {
-		return Want{}, lockRefusal("-UNHASHED", where, req.Name+" has hashes, but no --hash=sha256:; compile the file with sha256 first", nil)
+		return Want{}, nil, lockRefusal("-UNHASHED", where, req.Name+" has hashes, but no --hash=sha256:; compile the file with sha256 first", nil)
 	}
-	return w, nil
+	return w, ignored, nil
 }
 
 // splitHashes takes the options off the end of a requirement line.
-func splitHashes(line string) (requirement string, hashes []string, err error) {
-	words := strings.Fields(line)
-	i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") })
-	if i < 0 {
-		return line, nil, nil
+func splitHashes(line string) (requirement string, hashes, ignored []string, err error) {
+	at := optionsRE.FindStringIndex(line)
+	if at == nil {
+		return line, nil, nil, nil
 	}
-	requirement = strings.Join(words[:i], " ")
-	for words = words[i:]; len(words) > 0; words = words[1:] {
-		value, ok := strings.CutPrefix(words[0], "--hash=")
-		if words[0] == "--hash" && len(words) > 1 {
-			value, ok, words = words[1], true, words[1:]
+	requirement = line[:at[0]]
+	words, err := splitWords(line[at[0]:])
+	for err == nil && len(words) > 0 {
+		var opt, value string
+		opt, value, words, err = nextOption(words)
+		switch {
+		case err != nil:
+		case opt == "--hash":
+			hashes = append(hashes, value)
+		case slices.Contains(buildOptions, opt):
+			ignored = append(ignored, opt)
+		default:
+			err = fmt.Errorf("%s behind a requirement", opt)
 		}
-		if !ok {
-			return "", nil, fmt.Errorf("unknown option %q behind a requirement", clip(words[0]))
-		}
-		if hashes = append(hashes, value); len(hashes) > maxHashes {
-			return "", nil, fmt.Errorf("over %d hashes", maxHashes)
+		if len(hashes)+len(ignored) > maxHashes {
+			err = fmt.Errorf("over %d hashes", maxHashes)
 		}
 	}
-	return requirement, hashes, nil
+	if err != nil {
+		return "", nil, nil, err
+	}
+	return requirement, hashes, ignored, nil
 }
 
 // Formats says of which projects wheels alone may serve, and of which source
@@ -177,8 +192,8 @@ type Formats struct {
 	NoBinary, OnlyBinary []string
 }
 
-// maxFormatNames bounds the names of one such option; people write a handful.
-const maxFormatNames = 1000
+// maxOptionNames bounds the names of one such option; people write a handful.
+const maxOptionNames = 1000
 
 // allProjects stands for every project that is not named.
 const allProjects = ":all:"
@@ -199,10 +214,27 @@ func (f *Formats) Allowed(project string) (wheel, sdist bool) {
 	return true, true
 }
 
-// exclude reads a value of --no-binary or --only-binary. The last one that
-// names a project counts; ":all:" forgets what came before, ":none:" what the
-// same option said.
-func (f *Formats) exclude(value string, to, other *[]string) error {
+// chooseBy reads --no-binary, --only-binary and --all-releases. Of the first
+// two the last that names a project counts.
+func (r *Requirements) chooseBy(opt, value string) error {
+	switch opt {
+	case "--no-binary":
+		return setNames(value, &r.Formats.NoBinary, &r.Formats.OnlyBinary)
+	case "--only-binary":
+		return setNames(value, &r.Formats.OnlyBinary, &r.Formats.NoBinary)
+	default:
+		var finals []string // --only-final is not kept
+		err := setNames(value, &r.PrereleasesOf, &finals)
+		if slices.Contains(r.PrereleasesOf, allProjects) {
+			r.Prereleases, r.PrereleasesOf = true, nil
+		}
+		return err
+	}
+}
+
+// setNames adds names to one list and takes them out of the other. ":all:"
+// forgets what came before, ":none:" what the same option said.
+func setNames(value string, to, other *[]string) error {
 	names := strings.Split(value, ",")
 	if i := slices.Index(names, allProjects); i >= 0 {
 		for ; i >= 0; i = slices.Index(names, allProjects) {
@@ -225,8 +257,8 @@ func (f *Formats) exclude(value string, to, other *[]string) error {
 		if !slices.Contains(*to, name) {
 			*to = append(*to, name)
 		}
-		if len(*to) > maxFormatNames {
-			return fmt.Errorf("over %d names", maxFormatNames)
+		if len(*to) > maxOptionNames {
+			return fmt.Errorf("over %d names", maxOptionNames)
 		}
 	}
 	return nil

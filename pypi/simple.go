@@ -95,6 +95,9 @@ func (p *page) add(f pageFile, href string, base *url.URL, keep func(string) boo
 	if !keep(f.Filename) {
 		return nil
 	}
+	if f.plainURL(href) {
+		return p.keep(f)
+	}
 	u, err := base.Parse(strings.TrimSpace(href))
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return fmt.Errorf("%s: malformed URL", f.Filename)
@@ -109,6 +112,37 @@ func (p *page) add(f pageFile, href string, base *url.URL, keep func(string) boo
 	}
 	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
 	f.URL = u.String()
+	return p.keep(f)
+}
+
+// plainURL takes an absolute address in which nothing has to be decoded,
+// resolved or cut off, as most are, without parsing it.
+func (f *pageFile) plainURL(href string) bool {
+	rest, ok := strings.CutPrefix(href, "https://")
+	if !ok || f.Digest.IsZero() && !f.OtherHash || strings.Contains(rest, "//") || strings.Contains(rest, "/.") {
+		return false
+	}
+	host, path, _ := strings.Cut(rest, "/")
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	if host == "" || name == "" {
+		return false
+	}
+	for _, c := range []byte(host) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' {
+			return false
+		}
+	}
+	for _, c := range []byte(path) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("/._-~!", c) < 0 {
+			return false
+		}
+	}
+	f.URL, f.urlName = href, name
+	return true
+}
+
+// keep takes a file whose address is known.
+func (p *page) keep(f pageFile) error {
 	f.RequiresPython, f.YankedReason = plain(f.RequiresPython), plain(f.YankedReason)
 	if _, err := time.Parse(time.RFC3339Nano, f.UploadTime); err != nil {
 		f.UploadTime = ""

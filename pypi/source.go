@@ -42,7 +42,8 @@ const (
 type Source struct {
 	name    string
 	cfg     Config
-	indexes []*index // the main one first
+	indexes []*index            // the main one first
+	targets []*packaging.Target // of everything that is configured
 	store   *store.Store
 	log     *slog.Logger
 	now     func() time.Time // tests change it
@@ -72,6 +73,13 @@ func NewSource(cfg Config, name string, clients []*fetch.Client, st *store.Store
 		cfg.MaxPage = maxPage
 	}
 	s := &Source{name: name, cfg: cfg, store: st, log: log, now: time.Now, metadata: make(map[artifact.Digest]artifact.Digest)}
+	for _, text := range cfg.everyTarget() {
+		t, err := packaging.ParseTarget(text)
+		if err != nil {
+			return nil, err
+		}
+		s.targets = append(s.targets, t)
+	}
 	for i, address := range cfg.Addresses() {
 		u, err := url.Parse(strings.TrimSuffix(address, "/") + "/")
 		if err != nil {
@@ -100,7 +108,7 @@ func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (*artifac
 	if err != nil {
 		return nil, nil, err
 	}
-	o := newOffers(s)
+	o := newOffers(s, prev)
 	more, err := s.closures(ctx, o, wants)
 	if err != nil {
 		return nil, nil, err

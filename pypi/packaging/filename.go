@@ -89,7 +89,7 @@ func ParseWheelName(filename string) (WheelName, error) {
 			return bad("too many tags")
 		}
 		for _, t := range *set {
-			if !tagRE.MatchString(t) {
+			if !tagRE.MatchString(t) || i == 0 && t[0] >= '0' && t[0] <= '9' {
 				return bad("malformed tag")
 			}
 		}

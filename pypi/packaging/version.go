@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // maxVersion bounds a version's text: a filename has at most 255 bytes and
@@ -50,7 +51,10 @@ func ParseVersion(s string) (Version, error) {
 	if v, ok := parseRelease(s); ok {
 		return v.keyed(), nil
 	}
-	m := versionRE.FindStringSubmatch(s)
+	var m []string
+	if isASCII(s) { // without regard to case, "K" would also be the Kelvin sign
+		m = versionRE.FindStringSubmatch(s)
+	}
 	if m == nil {
 		return Version{}, fmt.Errorf("version %q is not one of PEP 440", clip(s))
 	}
@@ -97,6 +101,15 @@ func releaseNumbers(s string) []string {
 
 // isSpace is what Python counts as white space.
 func isSpace(r rune) bool { return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f }
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
 
 // number drops leading zeros; nothing is zero.
 func number(s string) string {

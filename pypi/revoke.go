@@ -1,0 +1,509 @@
+package pypi
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/blake2b"
+
+	"github.com/darkmirror/darkmirror/internal/durable"
+	"github.com/darkmirror/darkmirror/internal/failpoint"
+	"github.com/darkmirror/darkmirror/internal/strictjson"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
+)
+
+const (
+	// Values of [PublishConfig.Removed].
+	removedYank = "yank"
+	removedHide = "hide"
+	// revocationsName is the record of what was taken back, a JSON object a
+	// line, oldest first.
+	revocationsName = "revocations.jsonl"
+	// maxRevocations bounds that record; the oldest lines go first. It has
+	// 250 bytes a line.
+	maxRevocations = 20_000
+	// maxRevocationsFile bounds what is read of it.
+	maxRevocationsFile = maxRevocations * 4096
+	// mostKept bounds the files that stay though the snapshot lacks them: with
+	// 500 bytes each they are a fifth of what current.json may be.
+	mostKept = 50_000
+	// hashBuffer is what one loop over a file holds.
+	hashBuffer = 256 << 10
+)
+
+// Actions of a [revocation].
+const (
+	actYanked   = "yanked"      // the index outside has yanked it
+	actUnyanked = "unyanked"    // and taken that back
+	actKept     = "kept"        // the snapshot lacks it: it stays, as yanked
+	actHidden   = "hidden"      // it is no longer served
+	actRestored = "restored"    // a snapshot has it again
+	actLocked   = "quarantined" // no file of the project is served
+	actReleased = "released"    // the quarantine is over
+)
+
+// A revocation is one line of the record.
+type revocation struct {
+	Time     string `json:"time"`
+	Source   string `json:"source"`
+	Seq      uint64 `json:"seq"` // of the bundle
+	Project  string `json:"project"`
+	Filename string `json:"filename,omitempty"` // none: the whole project
+	SHA256   string `json:"sha256,omitempty"`
+	Action   string `json:"action"`
+	Reason   string `json:"reason,omitempty"`
+}
+
+// check holds what current.json adds to an [indexFile].
+func (f *currentFile) check() error {
+	if f.Blake2b != "" {
+		if _, err := artifact.ParseHex(f.Blake2b); err != nil {
+			return fmt.Errorf("blake2b: %w", err)
+		}
+	}
+	if f.Provenance != "" {
+		if _, err := artifact.ParseDigest(f.Provenance); err != nil {
+			return fmt.Errorf("provenance: %w", err)
+		}
+	}
+	return nil
+}
+
+// previous is what is served now. Where there is none, or a damaged one that
+// is about to be replaced, it is empty.
+func (p *Publisher) previous() (*current, error) {
+	b, err := os.ReadFile(filepath.Join(p.dir, currentName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &current{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	cur, err := decodeCurrent(b)
+	if err != nil {
+		p.log.Error("the publication before is damaged: what it kept is lost", slog.String("source", p.name), slog.Any("error", err))
+		return &current{}, nil
+	}
+	if cur.Source != p.name {
+		return nil, fmt.Errorf("%s: %s holds the publication of %q; give every source a folder of its own", p.name, p.dir, clip(cur.Source))
+	}
+	return cur, nil
+}
+
+// files indexes a publication by filename, which holds the project's name.
+func (c *current) files() map[string]*currentFile {
+	out := make(map[string]*currentFile)
+	for i := range c.Projects {
+		for j := range c.Projects[i].Files {
+			f := &c.Projects[i].Files[j]
+			out[f.File.Filename] = f
+		}
+	}
+	return out
+}
+
+// changedHere refuses a filename that is served with other bytes: the
+// snapshot before may have lacked it already.
+func (p *Publisher) changedHere(doc *indexDoc) error {
+	old, err := p.previous()
+	if err != nil {
+		return err
+	}
+	files := old.files()
+	for i := range doc.Projects {
+		for j := range doc.Projects[i].Files {
+			f := &doc.Projects[i].Files[j]
+			if was := files[f.Filename]; was != nil && was.File.SHA256 != f.SHA256 {
+				return &artifact.Refusal{
+					Class: artifact.ErrIntegrity, Code: "PYPI-FILE-CHANGED", Subject: p.name + ": " + f.Filename,
+					Reason: "the file was published before with other bytes", Want: was.File.SHA256.String(), Got: f.SHA256.String(),
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// revise completes cur, which is made from snap alone, with what the
+// publication before says: what stays as yanked, the hashes that are known,
+// the serial. What was taken back is recorded and logged before anybody sees
+// it.
+func (p *Publisher) revise(ctx context.Context, snap *artifact.Snapshot, cur *current, now time.Time) error {
+	old, err := p.previous()
+	if err != nil {
+		return err
+	}
+	held, err := p.held(snap)
+	if err != nil {
+		return err
+	}
+	past, err := p.revocations()
+	if err != nil {
+		return err
+	}
+	r := reviser{pub: p, old: old.files(), now: cur.files(), held: held, seq: cur.Seq}
+	if err := r.compare(old, cur, past); err != nil {
+		return err
+	}
+	cur.merge(r.kept, old)
+	if err := p.hash(ctx, cur, r.old); err != nil {
+		return err
+	}
+	cur.Serial = old.Serial
+	if cur.Serial == 0 || !slices.EqualFunc(old.Projects, cur.Projects, sameProject) {
+		cur.Serial = max(old.Serial+1, cur.Seq)
+	}
+	return p.record(past, r.done, now)
+}
+
+func sameProject(a, b currentProject) bool {
+	return a.Name == b.Name && a.Status == b.Status && a.StatusReason == b.StatusReason && slices.Equal(a.Files, b.Files)
+}
+
+// held names the files that index.json has and the snapshot lacks: somebody
+// has decided against them, so they must not stay.
+func (p *Publisher) held(snap *artifact.Snapshot) (map[string]bool, error) {
+	meta, ok := snap.MetaFile(indexName)
+	if !ok {
+		return nil, fmt.Errorf("%s: no %s", p.name, indexName)
+	}
+	b, err := p.store.ReadAll(meta.Digest, maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := decodeIndex(b)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[string]bool)
+	for i := range doc.Projects {
+		for j := range doc.Projects[i].Files {
+			held[doc.Projects[i].Files[j].Filename] = true
+		}
+	}
+	for i := range snap.Artifacts {
+		for _, f := range snap.Artifacts[i].Files {
+			delete(held, f.Path)
+		}
+	}
+	return held, nil
+}
+
+// A reviser compares two publications.
+type reviser struct {
+	pub      *Publisher
+	old, now map[string]*currentFile
+	held     map[string]bool
+	seq      uint64
+	kept     map[string][]currentFile // by project
+	done     []revocation
+}
+
+func (r *reviser) note(project string, f *currentFile, action, reason string) {
+	n := revocation{Seq: r.seq, Project: project, Action: action, Reason: reason}
+	if f != nil {
+		n.Filename, n.SHA256 = f.File.Filename, f.File.SHA256.Hex()
+	}
+	r.done = append(r.done, n)
+}
+
+func (r *reviser) compare(old, cur *current, past []revocation) error {
+	r.kept = make(map[string][]currentFile)
+	r.statuses(old, cur)
+	for i := range old.Projects {
+		project := old.Projects[i].Name
+		for j := range old.Projects[i].Files {
+			if err := r.file(project, &old.Projects[i].Files[j]); err != nil {
+				return err
+			}
+		}
+	}
+	hidden := make(map[string]bool)
+	for i := range past {
+		hidden[past[i].Filename] = past[i].Action == actHidden
+	}
+	for i := range cur.Projects {
+		for j := range cur.Projects[i].Files {
+			f := &cur.Projects[i].Files[j]
+			if r.old[f.File.Filename] == nil && hidden[f.File.Filename] {
+				r.note(cur.Projects[i].Name, f, actRestored, "")
+			}
+		}
+	}
+	r.bound()
+	return nil
+}
+
+// statuses notes the projects that went into quarantine or came out of it.
+func (r *reviser) statuses(old, cur *current) {
+	was := make(map[string]bool)
+	for i := range old.Projects {
+		was[old.Projects[i].Name] = old.Projects[i].Status == quarantined
+	}
+	for i := range cur.Projects {
+		p := &cur.Projects[i]
+		switch is := p.Status == quarantined; {
+		case is && !was[p.Name]:
+			r.note(p.Name, nil, actLocked, p.StatusReason)
+		case !is && was[p.Name]:
+			r.note(p.Name, nil, actReleased, "")
+		}
+	}
+}
+
+// file says what becomes of a file that is served now.
+func (r *reviser) file(project string, was *currentFile) error {
+	if is := r.now[was.File.Filename]; is != nil {
+		switch {
+		case is.File.SHA256 != was.File.SHA256:
+			return fmt.Errorf("%s: %s changed since it was verified", r.pub.name, was.File.Filename)
+		case was.Kept > 0:
+			r.note(project, is, actRestored, "")
+		case is.File.Yanked && !was.File.Yanked:
+			r.note(project, is, actYanked, is.File.YankedReason)
+		case !is.File.Yanked && was.File.Yanked:
+			r.note(project, is, actUnyanked, "")
+		}
+		return nil
+	}
+	switch {
+	case r.held[was.File.Filename]:
+		r.note(project, was, actHidden, "held back by policy")
+	case r.pub.hide:
+		r.note(project, was, actHidden, "no longer in the snapshot")
+	case !r.pub.store.Has(was.File.SHA256):
+		r.note(project, was, actHidden, "no longer in the snapshot, and its blob is gone")
+	default:
+		kept := *was
+		if kept.Kept == 0 {
+			kept.Kept = max(r.seq, 1)
+			if !kept.File.Yanked {
+				kept.File.Yanked, kept.File.YankedReason = true, fmt.Sprintf("not mirrored any more since bundle %d", kept.Kept)
+			}
+			r.note(project, &kept, actKept, kept.File.YankedReason)
+		}
+		r.kept[project] = append(r.kept[project], kept)
+	}
+	return nil
+}
+
+// bound hides the oldest of too many kept files.
+func (r *reviser) bound() {
+	var all []currentFile
+	for _, files := range r.kept {
+		all = append(all, files...)
+	}
+	if len(all) <= mostKept {
+		return
+	}
+	slices.SortFunc(all, func(a, b currentFile) int {
+		return cmp.Or(cmp.Compare(b.Kept, a.Kept), strings.Compare(a.File.Filename, b.File.Filename))
+	})
+	over := make(map[string]bool)
+	for _, f := range all[mostKept:] {
+		over[f.File.Filename] = true
+	}
+	for project, files := range r.kept {
+		r.kept[project] = slices.DeleteFunc(files, func(f currentFile) bool {
+			if over[f.File.Filename] {
+				r.note(project, &f, actHidden, fmt.Sprintf("more than %d files that no snapshot has", mostKept))
+			}
+			return over[f.File.Filename]
+		})
+	}
+}
+
+// merge adds the kept files, in order. A project of which nothing else is
+// left keeps its status: one in quarantine does not come out by vanishing.
+func (c *current) merge(kept map[string][]currentFile, old *current) {
+	at := make(map[string]int)
+	for i := range c.Projects {
+		at[c.Projects[i].Name] = i
+	}
+	for i := range old.Projects {
+		o := &old.Projects[i]
+		if len(kept[o.Name]) == 0 {
+			continue
+		}
+		j, ok := at[o.Name]
+		if !ok {
+			j = len(c.Projects)
+			c.Projects = append(c.Projects, currentProject{Name: o.Name, Status: o.Status, StatusReason: o.StatusReason})
+		}
+		files := append(c.Projects[j].Files, kept[o.Name]...)
+		slices.SortFunc(files, func(a, b currentFile) int { return strings.Compare(a.File.Filename, b.File.Filename) })
+		c.Projects[j].Files = files
+	}
+	slices.SortFunc(c.Projects, func(a, b currentProject) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// hash fills in the BLAKE2b digests; what was published before is not read
+// again.
+func (p *Publisher) hash(ctx context.Context, cur *current, old map[string]*currentFile) error {
+	buf := make([]byte, hashBuffer)
+	for i := range cur.Projects {
+		for j := range cur.Projects[i].Files {
+			f := &cur.Projects[i].Files[j]
+			if was := old[f.File.Filename]; was != nil && was.File.SHA256 == f.File.SHA256 {
+				f.Blake2b = was.Blake2b
+			}
+			if f.Blake2b != "" {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			var err error
+			if f.Blake2b, err = p.blake2b(f.File.SHA256, buf); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Publisher) blake2b(d artifact.Digest, buf []byte) (sum string, err error) {
+	f, err := p.store.File(d)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h, err := blake2b.New256(nil)
+	if err != nil {
+		return "", err
+	}
+	// The wrappers hide the ways round buf.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, buf); err != nil {
+		return "", fmt.Errorf("blob %s: %w", d, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// revocations reads the record. A damaged line is passed over, with a word:
+// the record must not keep anything from being published.
+func (p *Publisher) revocations() ([]revocation, error) {
+	f, err := os.Open(filepath.Join(p.dir, revocationsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxRevocationsFile))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	var past []revocation
+	for line := range bytes.Lines(b) {
+		var r revocation
+		if err := strictjson.Unmarshal(line, &r); err != nil {
+			p.log.Error("a line of the record of revocations is damaged", slog.String("source", p.name), slog.Any("error", err))
+			continue
+		}
+		past = append(past, r)
+	}
+	return past, nil
+}
+
+// record appends to the record, and logs. A run that was killed before it
+// published finds its lines there already.
+func (p *Publisher) record(past, done []revocation, now time.Time) error {
+	type key struct{ project, filename string }
+	last := make(map[key]revocation)
+	for _, r := range past {
+		last[key{r.Project, r.Filename}] = r
+	}
+	lines := past
+	for _, r := range done {
+		r.Source, r.Time = p.name, now.UTC().Truncate(time.Second).Format(time.RFC3339)
+		p.log.Warn("revocation", slog.String("source", r.Source), slog.String("project", r.Project), slog.String("artifact", r.Filename),
+			slog.String("action", r.Action), slog.String("reason", r.Reason), slog.Uint64("bundle", r.Seq))
+		was := last[key{r.Project, r.Filename}]
+		if was.Time = r.Time; was != r {
+			lines = append(lines, r)
+		}
+	}
+	if len(lines) == len(past) {
+		return nil
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	for _, r := range lines[max(0, len(lines)-maxRevocations):] {
+		if err := enc.Encode(&r); err != nil {
+			return err
+		}
+	}
+	failpoint.Here("pypi.before-revocations")
+	if err := durable.WriteFile(filepath.Join(p.dir, revocationsName), b.Bytes(), 0o640); err != nil {
+		return err
+	}
+	failpoint.Here("pypi.revocations")
+	return nil
+}
+
+// Kept are the files that are served, as yanked, though the snapshot lacks
+// them. Whoever judges again what clients see has to judge them too.
+func (p *Publisher) Kept() ([]artifact.Artifact, error) {
+	cur, err := p.previous()
+	if err != nil {
+		return nil, err
+	}
+	var out []artifact.Artifact
+	for i := range cur.Projects {
+		for _, f := range cur.Projects[i].Files {
+			if f.Kept == 0 {
+				continue
+			}
+			out = append(out, artifact.Artifact{
+				Name: cur.Projects[i].Name, Version: f.File.Version, Why: f.File.YankedReason,
+				Files: []artifact.File{{Path: f.File.Filename, Digest: f.File.SHA256, Size: f.File.Size}},
+			})
+		}
+	}
+	return out, nil
+}
+
+// Hide takes kept files out of the publication, by digest, for good.
+func (p *Publisher) Hide(files []artifact.Digest, reason string, now time.Time) error {
+	cur, err := p.previous()
+	if err != nil {
+		return err
+	}
+	past, err := p.revocations()
+	if err != nil {
+		return err
+	}
+	r := reviser{pub: p, seq: cur.Seq}
+	for i := range cur.Projects {
+		pr := &cur.Projects[i]
+		pr.Files = slices.DeleteFunc(pr.Files, func(f currentFile) bool {
+			gone := f.Kept > 0 && slices.Contains(files, f.File.SHA256)
+			if gone {
+				r.note(pr.Name, &f, actHidden, reason)
+			}
+			return gone
+		})
+	}
+	if len(r.done) == 0 {
+		return nil
+	}
+	cur.Projects = slices.DeleteFunc(cur.Projects, func(p currentProject) bool { return len(p.Files) == 0 })
+	cur.Serial++
+	if err := p.record(past, r.done, now); err != nil {
+		return err
+	}
+	return p.write(cur)
+}
