@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-diode clean
+.PHONY: help build check lint test demo crash clients pypi clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-diode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -45,6 +45,11 @@ clients: build ## real pip (old and new), uv, containerd and skopeo against the 
 	sh testdata/need.sh clients
 	bash testdata/clients/run.sh
 	@if [ "$$(id -u)" = 0 ]; then bash testdata/clients/containerd.sh; else echo "containerd and skopeo: NOT RUN, they need root"; fi
+
+pypi: build ## locks, requirements and versions against real uv, pip and packaging
+	sh testdata/need.sh clients
+	bash testdata/clients/inputs.sh
+	sh testdata/packaging/run.sh
 
 clients-models: build ## huggingface_hub (new and old), hf, @huggingface/hub, transformers, sentence-transformers
 	sh testdata/need.sh clients-models

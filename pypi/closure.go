@@ -299,7 +299,7 @@ func (s *Source) closure(ctx context.Context, o *offers, g *group, t *packaging.
 	if err := v.walk(ctx, g.wants); err != nil {
 		return nil, nil, err
 	}
-	sol, err := resolve.Solve(ctx, v, resolve.Problem{Target: t, Wants: g.wants, Constraints: g.constraints, Prereleases: s.prereleases(), AllPrereleases: g.pre})
+	sol, err := resolve.Solve(ctx, v, resolve.Problem{Target: t, Wants: g.wants, Constraints: g.constraints, Prereleases: s.prereleases(g), AllPrereleases: g.pre})
 	if err != nil {
 		return nil, nil, s.unresolved(g, err)
 	}

@@ -18,7 +18,8 @@ type group struct {
 	constraints []resolve.Want
 	hashes      map[string]map[artifact.Digest]bool // by project, where a want names some
 	formats     Formats
-	pre         bool // pre-releases of every project count
+	pre         bool     // pre-releases of every project count
+	preOf       []string // of these
 	python      packaging.Specifiers
 	targets     []string
 }
@@ -77,7 +78,7 @@ func (s *Source) groups() (groups []*group, notes []string, err error) {
 		if err := r.Choose(Choice{Extras: rc.Extras, Groups: rc.Groups}); err != nil {
 			return nil, nil, err
 		}
-		g := &group{where: filepath.Base(rc.File), targets: rc.Targets, formats: r.Formats, pre: r.Prereleases, python: r.RequiresPython}
+		g := &group{where: filepath.Base(rc.File), targets: rc.Targets, formats: r.Formats, pre: r.Prereleases, preOf: r.PrereleasesOf, python: r.RequiresPython}
 		if len(g.targets) == 0 {
 			g.targets = s.cfg.Targets
 		}

@@ -73,9 +73,10 @@ func (s *Source) rulesFor(project string) rules {
 	return r
 }
 
-func (s *Source) prereleases() map[string]bool {
-	out := make(map[string]bool, len(s.cfg.Prereleases))
-	for _, p := range s.cfg.Prereleases {
+// prereleases are the projects whose pre-releases count for a group.
+func (s *Source) prereleases(g *group) map[string]bool {
+	out := make(map[string]bool)
+	for _, p := range slices.Concat(s.cfg.Prereleases, g.preOf) {
 		out[p] = true
 	}
 	return out

@@ -6,8 +6,11 @@
 //
 // Invariants:
 //   - What pypa/packaging accepts is accepted and means the same; what it
-//     refuses is refused. The vectors of the tests were made with it.
-//   - Nothing of this host enters a result: a [Target] follows from its text.
+//     refuses is refused. The vectors of the tests were made with it, and what
+//     is known to differ stands in docs/packaging.md, by rule.
+//   - Nothing of this host enters a result: a [Target] follows from its text
+//     or its [Description].
+//   - What is written (a normal form) is read again as the same.
 //   - Names and filenames are refused, never cleaned up.
 //
 // Limits are named constants beside the code that holds them. The package

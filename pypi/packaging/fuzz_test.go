@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,13 +55,17 @@ func FuzzSpecifiers(f *testing.F) {
 		if all != set.Contains(v) {
 			t.Fatalf("%q: the set and its clauses differ", s)
 		}
+		again, err := ParseSpecifiers(set.normal().String())
+		if err != nil || again.Contains(v) != all || again.NamesPrerelease() != set.NamesPrerelease() {
+			t.Fatalf("%q: normal form %q: %v", s, set.normal(), err)
+		}
 	})
 }
 
-// FuzzRequirement: never panics; a marker that is read again says the same.
+// FuzzRequirement: never panics; what is written is read again as the same.
 func FuzzRequirement(f *testing.F) {
 	seed(f, `a[b,c]>=1,<2 ; python_version < "3" and (os_name == 'nt' or extra == "x")`, "a @ https://files.example/x ; os_name == 'nt'",
-		"a ; 'x' in extras", "a (>1) ; '3' in python_version", "a ; platform_release >= '5' or "+strings.Repeat("(", 33))
+		"a ; 'x' in extras", "a (>1) ; '3' in python_version", "a ; platform_release >= '5' or "+strings.Repeat("(", 33), "a===b,>=\n1 ;os.name=='\\x41\\''", "a @ u;x\t; extra=='A_b'")
 	target, err := ParseTarget("cp312-manylinux_2_28_x86_64")
 	if err != nil {
 		f.Fatal(err)
@@ -73,12 +78,104 @@ func FuzzRequirement(f *testing.F) {
 		if n, err := NormalizeName(r.Name); err != nil || n != r.Name {
 			t.Fatalf("%q: name %q", s, r.Name)
 		}
-		if r.Marker.String() == "" {
+		again, err := ParseRequirement(r.String())
+		if err != nil || again.String() != r.String() {
+			t.Fatalf("%q: %q becomes %q: %v", s, r, again, err)
+		}
+		if again.Marker.Eval(&target.Env) != r.Marker.Eval(&target.Env) || again.Marker.Holds(&target.Env, r.Extras) != r.Marker.Holds(&target.Env, r.Extras) {
+			t.Fatalf("%q: marker %q", s, r.Marker)
+		}
+	})
+}
+
+// FuzzMarker: what is decided without knowing the machine and the extras is
+// decided so with them.
+func FuzzMarker(f *testing.F) {
+	seed(f, "os_name == 'nt' or platform_release > '5'", "'a' in extras and 'b' not in dependency_groups", "os_name < sys_platform", "'x' != extras", `platform_version == "\N{DASH}"`,
+		`'\u0041\101\x41' === python_version`, "python_full_version ~= '3.12.0'", "((os_name == 'a')or(extra=='x'))and python_version in '3.12'")
+	target, err := ParseTarget("cp312-manylinux_2_28_x86_64")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := ParseMarker(s)
+		if err != nil {
 			return
 		}
-		again, err := ParseMarker(r.Marker.String())
-		if err != nil || again.Eval(&target.Env) != r.Marker.Eval(&target.Env) {
-			t.Fatalf("%q: marker %q: %v", s, r.Marker, err)
+		again, err := ParseMarker(m.Normal())
+		if err != nil || again.Normal() != m.Normal() {
+			t.Fatalf("%q: normal form %q becomes %q: %v", s, m.Normal(), again.Normal(), err)
+		}
+		known := target.Env
+		known.PlatformRelease, known.PlatformVersion = "6.1", "#1"
+		if got := m.Eval(&target.Env); got != Maybe && truth(m.Holds(&known, nil)) != got {
+			t.Fatalf("%q: %v, but with all known %v", s, got, m.Holds(&known, nil))
+		}
+	})
+}
+
+// FuzzFilter: Filter keeps the order, and keeps what the rule says.
+func FuzzFilter(f *testing.F) {
+	seed(f, ">=1\x001.0 2.0a1 3", "\x002a1 1.dev0", ">=1a1,!=2\x001a1 2 3rc1", "===1\x001 1.0")
+	f.Fuzz(func(t *testing.T, s string) {
+		spec, list, _ := strings.Cut(s, "\x00")
+		set, err := ParseSpecifiers(spec)
+		if err != nil {
+			return
+		}
+		var all, finals []string
+		var versions []Version
+		for text := range strings.FieldsSeq(list) {
+			v, err := ParseVersion(text)
+			if err != nil {
+				return
+			}
+			versions = append(versions, v)
+			if set.Contains(v) {
+				all = append(all, v.Text())
+				if !v.IsPrerelease() {
+					finals = append(finals, v.Text())
+				}
+			}
+		}
+		byDefault := all
+		if len(finals) > 0 && !set.NamesPrerelease() {
+			byDefault = finals
+		}
+		for i, want := range [][]string{byDefault, all, finals} {
+			var got []string
+			for _, v := range set.Filter(versions, policies[i]) {
+				got = append(got, v.Text())
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%q, policy %d: got %q, want %q", s, i, got, want)
+			}
+		}
+	})
+}
+
+// FuzzDescription: never panics; a target has an order of tags and an
+// environment that is whole.
+func FuzzDescription(f *testing.F) {
+	seed(f, "3.12.1\n\nmanylinux_2_28_x86_64\n\n", "3.10.14\npypy310_pp73\nmacosx_14_0_arm64\nos_name=posix\n", "\n\n\npython_full_version=3.12.0\npy3-none-any", "3.13.0\ncp313t\nwin_arm64\nplatform_release=1\ncp313-cp313t-win_arm64")
+	f.Fuzz(func(t *testing.T, s string) {
+		part := strings.Split(s, "\n")
+		if len(part) < 5 {
+			return
+		}
+		d := Description{Python: part[0], ABI: part[1], Platform: part[2], Markers: make(map[string]string), Tags: strings.Fields(part[4])}
+		if strings.HasPrefix(d.ABI, "pypy") {
+			d.Implementation, d.ImplementationVersion = "pp", "7.3"
+		}
+		if name, value, ok := strings.Cut(part[3], "="); ok {
+			d.Markers[name] = value
+		}
+		target, err := d.Target()
+		if err != nil {
+			return
+		}
+		if target.Python.IsZero() || target.Env.PythonVersion == "" || target.Env.OSName == "" || target.Env.ImplementationVersion == "" || len(target.Tags()) == 0 || len(target.Tags()) > maxTags {
+			t.Fatalf("%q: %+v", s, target)
 		}
 	})
 }
@@ -114,7 +211,8 @@ func FuzzTarget(f *testing.F) {
 }
 
 func FuzzMetadata(f *testing.F) {
-	seed(f, []byte("Metadata-Version: 2.4\nName: foo\nVersion: 1.0\nRequires-Python: >=3\nDescription: a\n b\n\nbody"), []byte("\ufeffName:x\r\nVersion:1\r\n\r\n"), []byte(" x\n"), []byte("Name: a\nName: b"))
+	seed(f, []byte("Metadata-Version: 2.4\nName: foo\nVersion: 1.0\nRequires-Python: >=3\nDescription: a\n b\n\nbody"), []byte("\ufeffName:x\r\nVersion:1\r\n\r\n"), []byte(" x\n"), []byte("Name: a\nName: b"),
+		[]byte("Metadata-Version: 2.2\nName: a\nVersion: 1\nRequires-Dist: b[c]>1;\n extra=='D_e'\nRequires-Dist: ?\nProvides-Extra: D_e\nDynamic: Requires-Dist\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := ParseMetadata(b)
 		if err != nil {
@@ -122,6 +220,16 @@ func FuzzMetadata(f *testing.F) {
 		}
 		if n, err := NormalizeName(m.Name); err != nil || n != m.Name || m.Version.IsZero() {
 			t.Fatalf("%+v", m)
+		}
+		for _, line := range m.Malformed {
+			if len(line) > 200 {
+				t.Fatalf("a malformed line of %d bytes", len(line))
+			}
+		}
+		for _, r := range m.Requires {
+			if _, err := ParseRequirement(r.String()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

@@ -33,7 +33,7 @@ var (
 	macosx    = regexp.MustCompile(`^macosx_([0-9]{1,2})_([0-9]{1,2})_(x86_64|arm64)$`)
 )
 
-// linuxArchs are the architectures that PEP 600 and its followers name.
+// linuxArch knows the architectures that PEP 600 and its followers name.
 func linuxArch(s string) bool {
 	switch s {
 	case "x86_64", "i686", "aarch64", "armv7l", "armv8l", "ppc64", "ppc64le", "s390x", "riscv64", "loongarch64":

@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -89,7 +90,7 @@ type Description struct {
 }
 
 // Target computes what follows from the description.
-func (d Description) Target() (*Target, error) { //nolint:gocritic // a value, as others are
+func (d Description) Target() (*Target, error) {
 	t := &Target{Text: d.Name}
 	if err := d.fill(t); err != nil {
 		return nil, fmt.Errorf("target %q: %w", clip(d.Name), err)
@@ -152,7 +153,7 @@ func (d *Description) platforms(e *Environment) (tags []string, err error) {
 		tags = d.Platforms
 	}
 	if len(tags) == 0 && len(d.Tags) == 0 {
-		return nil, fmt.Errorf("neither a platform nor tags")
+		return nil, errors.New("neither a platform nor tags")
 	}
 	return tags, nil
 }

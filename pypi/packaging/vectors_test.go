@@ -664,8 +664,8 @@ func TestVectorsNames(t *testing.T) {
 		case err == nil && got != *n.want.valid:
 			c.differ("", "%q: got %s, want %s", n.text, got, *n.want.valid)
 		}
-		if any := canonicalName(n.text); any != n.want.any {
-			c.differ("", "%q: compared as %q, want %q", n.text, any, n.want.any)
+		if got := canonicalName(n.text); got != n.want.any {
+			c.differ("", "%q: compared as %q, want %q", n.text, got, n.want.any)
 		}
 		if normal := err == nil && got == n.text; normal != n.want.normal {
 			c.differ(tooLong(n.text, maxName), "%q: normal form %v, want %v", n.text, normal, n.want.normal)

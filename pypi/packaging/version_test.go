@@ -45,6 +45,18 @@ func TestVersionNormalForm(t *testing.T) {
 	}
 }
 
+// Letters that only look like ASCII without regard to case.
+func TestVersionFoldedLetters(t *testing.T) {
+	for _, s := range []string{"1.0+\u212a", "1.0po\u017ft1", "1.0+\u017f", "\u0661.0"} {
+		if v, err := ParseVersion(s); err == nil {
+			t.Errorf("%q accepted as %s", s, v)
+		}
+		if _, err := ParseSpecifiers("==" + s); err == nil {
+			t.Errorf("==%q accepted", s)
+		}
+	}
+}
+
 // The examples in the text of PEP 440.
 func TestSpecifiersOfPEP440(t *testing.T) {
 	for _, c := range []struct{ spec, yes, no string }{
