@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients pypi clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-diode clean
+.PHONY: help build check lint test demo crash clients pypi clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-pypi-serve bench-diode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -32,7 +32,7 @@ check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, go
 test: ## all tests with the race detector, then the kill -9 tests in their short form
 	sh testdata/need.sh test
 	CGO_ENABLED=1 DARKMIRROR_NEED_CLAMD=1 $(GO) test -race -count=1 -timeout=20m ./...
-	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./mirror/files ./mirror/translog ./bundle ./bundle/root ./bundle/carry ./apt ./oci/... ./models/... ./cmd/darkmirror
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./mirror/files ./mirror/translog ./bundle ./bundle/root ./bundle/carry ./pypi ./apt ./oci/... ./models/... ./cmd/darkmirror
 
 crash: ## kill -9 at every fail point and every passage of it (slow)
 	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror
@@ -92,6 +92,9 @@ bench-models: build ## figures for models, beside hf download and nginx
 bench-scan: build ## figures of the scanners, beside clamscan, Trivy's own engine, picklescan, modelscan and fickling
 	sh testdata/need.sh scan
 	bash bench/scan/run.sh
+
+bench-pypi-serve: ## figures of the index server, beside nginx
+	bash bench/pypi-serve/run.sh
 
 bench-diode: ## figures of the link, 10 GB a case, beside udpcast and a plain copy
 	sh testdata/need.sh link

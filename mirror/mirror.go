@@ -91,6 +91,16 @@ type Announcer interface {
 	Announce(ctx context.Context, snap *artifact.Snapshot) error
 }
 
+// A Retainer is a Publisher that still serves files which the newest snapshot
+// lacks, to those who have pinned them.
+type Retainer interface {
+	Publisher
+	// Kept lists them.
+	Kept() ([]artifact.Artifact, error)
+	// Hide takes some of them away for good.
+	Hide(ctx context.Context, files []artifact.Digest, reason string, now time.Time) error
+}
+
 // A Claimer is a Publisher whose target may be that of others too.
 type Claimer interface {
 	Publisher

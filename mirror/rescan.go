@@ -109,6 +109,43 @@ func (i *Importer) recordPublished(snap *artifact.Snapshot, stream string, seq u
 	return i.Ledger.RecordPublished(ledger.Published{Source: snap.Source, Snapshot: d, Stream: stream, Seq: seq, Time: now.UTC().Truncate(time.Second)})
 }
 
+// withKept adds what a publisher still serves to the snapshot that it serves.
+func withKept(snap *artifact.Snapshot, kept []artifact.Artifact) *artifact.Snapshot {
+	if len(kept) == 0 {
+		return snap
+	}
+	all := *snap
+	all.Artifacts = slices.Clone(snap.Artifacts)
+	for _, a := range kept {
+		n := slices.IndexFunc(all.Artifacts, func(b artifact.Artifact) bool { return a.Name == b.Name && a.Version == b.Version })
+		if n < 0 {
+			all.Artifacts = append(all.Artifacts, a)
+			continue
+		}
+		all.Artifacts[n].Files = slices.Concat(all.Artifacts[n].Files, a.Files)
+	}
+	return &all
+}
+
+// hide takes away what is kept and was judged badly.
+func (i *Importer) hide(ctx context.Context, rep *scan.Report, source string, kept []artifact.Artifact, now time.Time) error {
+	left := rep.Strip(&artifact.Snapshot{Source: source, Artifacts: kept}).Artifacts
+	if len(left) == len(kept) {
+		return nil
+	}
+	var files []artifact.Digest
+	for _, a := range kept {
+		if slices.ContainsFunc(left, func(b artifact.Artifact) bool { return a.Name == b.Name && a.Version == b.Version }) {
+			continue
+		}
+		for _, f := range a.Files {
+			files = append(files, f.Digest)
+		}
+	}
+	pub, _ := i.publisher(source)
+	return pub.(Retainer).Hide(ctx, files, "held by the policy when it was judged again", now) //nolint:forcetypeassert // what is kept was told by one
+}
+
 // ScanPublished judges again what clients see now. With withdraw, what the
 // policy holds is taken out of the publications; the store keeps it. The
 // report's [scan.Report.Err] says what was found; the error is what stopped
@@ -118,25 +155,36 @@ func (i *Importer) ScanPublished(ctx context.Context, withdraw bool, now time.Ti
 	if err != nil {
 		return nil, nil, err
 	}
-	var snaps []*artifact.Snapshot
+	var snaps, judged []*artifact.Snapshot
 	at := make(map[string]ledger.Published)
+	kept := make(map[string][]artifact.Artifact)
 	for _, rec := range recs {
-		if _, ok := i.publisher(rec.Source); !ok {
+		pub, ok := i.publisher(rec.Source)
+		if !ok {
 			continue
 		}
 		snap, err := loadSnapshot(i.Store, rec.Snapshot)
 		if err != nil {
 			return nil, nil, err
 		}
-		snaps, at[rec.Source] = append(snaps, snap), rec
+		if k, ok := pub.(Retainer); ok {
+			if kept[rec.Source], err = k.Kept(); err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", rec.Source, err)
+			}
+		}
+		snaps, judged = append(snaps, snap), append(judged, withKept(snap, kept[rec.Source]))
+		at[rec.Source] = rec
 	}
-	rep, err := i.judge(ctx, snaps, now)
+	rep, err := i.judge(ctx, judged, now)
 	if err != nil || !withdraw {
 		return rep, nil, err
 	}
 	var done []Published
 	var errs []error
 	for _, snap := range snaps {
+		if err := i.hide(ctx, rep, snap.Source, kept[snap.Source], now); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", snap.Source, err))
+		}
 		left := rep.Strip(snap)
 		if len(left.Artifacts) == len(snap.Artifacts) {
 			continue

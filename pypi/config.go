@@ -134,6 +134,9 @@ type PublishConfig struct {
 	// Removed says what becomes of a file that a later snapshot lacks: "yank"
 	// (the default) keeps it for those who have pinned it, "hide" does not.
 	Removed string `yaml:"removed,omitempty"`
+	// Tree is a folder that gets the index as files, for a web server or for
+	// file:// (see [WriteTree]).
+	Tree string `yaml:"tree,omitempty"`
 }
 
 // Validate joins the problems of a PublishConfig.

@@ -67,7 +67,8 @@ type Publisher struct {
 	name  string
 	store *store.Store
 	dir   string
-	hide  bool // what a snapshot lacks, rather than keep it as yanked
+	hide  bool   // what a snapshot lacks, rather than keep it as yanked
+	tree  string // gets the index as files; may be empty
 	log   *slog.Logger
 }
 
@@ -83,7 +84,7 @@ func NewPublisher(cfg PublishConfig, name string, st *store.Store, dir string, l
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
 	}
-	return &Publisher{name: name, store: st, dir: dir, hide: cfg.Removed == removedHide, log: log}, nil
+	return &Publisher{name: name, store: st, dir: dir, hide: cfg.Removed == removedHide, tree: cfg.Tree, log: log}, nil
 }
 
 // Name is the source that it publishes.
@@ -268,11 +269,26 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 	if err := p.write(&cur); err != nil {
 		return "", err
 	}
+	if err := p.writeTree(ctx); err != nil {
+		return "", err
+	}
 	noun := "files"
 	if files == 1 {
 		noun = "file"
 	}
 	return fmt.Sprintf("%d %s   /%s/simple/", files, noun, p.name), nil
+}
+
+// writeTree brings the folder of files to what is published, where one is
+// configured.
+func (p *Publisher) writeTree(ctx context.Context) error {
+	if p.tree == "" {
+		return nil
+	}
+	if err := WriteTree(ctx, p.tree, NewHandler(p.dir, p.store, p.log)); err != nil {
+		return fmt.Errorf("%s: tree %s: %w", p.name, p.tree, err)
+	}
+	return nil
 }
 
 func (p *Publisher) file(f *indexFile) (*currentFile, error) {

@@ -2,6 +2,7 @@ package pypi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -137,7 +138,7 @@ func (p *Publisher) Kept() ([]artifact.Artifact, error) {
 }
 
 // Hide takes kept files out of the publication, by digest, for good.
-func (p *Publisher) Hide(files []artifact.Digest, reason string, now time.Time) error {
+func (p *Publisher) Hide(ctx context.Context, files []artifact.Digest, reason string, now time.Time) error {
 	cur, err := p.previous()
 	if err != nil {
 		return err
@@ -165,5 +166,8 @@ func (p *Publisher) Hide(files []artifact.Digest, reason string, now time.Time) 
 	if err := p.record(past, r.done, now); err != nil {
 		return err
 	}
-	return p.write(cur)
+	if err := p.write(cur); err != nil {
+		return err
+	}
+	return p.writeTree(ctx)
 }

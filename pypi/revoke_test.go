@@ -225,7 +225,7 @@ func TestHideKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := in.pub.Hide(digests, "malware", time.Now()); err != nil {
+		if err := in.pub.Hide(t.Context(), digests, "malware", time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

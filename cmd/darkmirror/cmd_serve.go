@@ -146,6 +146,15 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (*mirrorSe
 		source := "pypi/" + cfg.PyPI[i].Name
 		handle(source, "/simple/", pypi.NewHandler(publishDir(cfg, source), st, log))
 	}
+	if len(cfg.Serve.Index.Sources) > 0 {
+		h, err := mergedIndex(cfg, st, log)
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle("/simple/", h)
+		mux.Handle("/packages/", h)
+		mounts = append(mounts, mount{"index", "/simple/"})
+	}
 	for i := range cfg.Apt {
 		source := "apt/" + cfg.Apt[i].Name
 		dir := publishDir(cfg, source)
@@ -181,6 +190,33 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (*mirrorSe
 		}
 	})
 	return &mirrorServer{mux, mounts, hub}, nil
+}
+
+// siteSource is the name of the site's own packages; no source can have it.
+const siteSource = "pypi/site-packages"
+
+// mergedIndex is the one index of serve.index. The site's own folder is
+// published anew each time the server starts.
+func mergedIndex(cfg *config.Config, st *store.Store, log *slog.Logger) (*pypi.Handler, error) {
+	x := &cfg.Serve.Index
+	var local, imported []*pypi.Handler
+	if x.Folder != "" {
+		dir := publishDir(cfg, siteSource)
+		p, err := pypi.NewPublisher(pypi.PublishConfig{Removed: "hide"}, siteSource, st, dir, log)
+		if err != nil {
+			return nil, err
+		}
+		text, err := p.PublishFolder(context.Background(), x.Folder, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		log.Info("published the site's own packages", slog.String("folder", x.Folder), slog.String("files", text))
+		local = append(local, pypi.NewHandler(dir, st, log))
+	}
+	for _, name := range x.Sources {
+		imported = append(imported, pypi.NewHandler(publishDir(cfg, "pypi/"+name), st, log))
+	}
+	return pypi.NewMerged(local, imported, x.Reserved, log)
 }
 
 // mountImages adds the embedded registry, whose protocol wants one root for

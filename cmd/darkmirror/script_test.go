@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	upstream pypi NAME WHEEL...   a package index; see newIndex
 //	upstream apt NAME OPTION...   an archive; see newArchive
 //	upstream helm NAME CHART...   a classic Helm repository; see newCharts
+//	wheel DIR NAME-VERSION...     write such a wheel as a file
 //	close NAME                    nothing listens there any more
 //	answer NAME STATUS            every request gets this status; 0 ends that
 //	hold NAME, release NAME       requests wait in between
@@ -92,10 +93,15 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    command("exits STATUS CMD...", 2, -1, exits),
 			"upstream": command("upstream pypi|apt|helm NAME ARG...", 2, -1, startUpstream),
-			"close":    command("close NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).srv.Close() }),
-			"answer":   command("answer NAME STATUS", 2, 2, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).answer(number(ts, a[1])) }),
-			"hold":     command("hold NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).hold() }),
-			"release":  command("release NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).release() }),
+			"wheel": command("wheel DIR NAME-VERSION[,OPTION]...", 2, 2, func(ts *testscript.TestScript, a []string) {
+				f, _ := newWheel(ts, strings.Split(a[1], ","))
+				ts.Check(os.MkdirAll(ts.MkAbs(a[0]), 0o750))
+				ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(a[0]), f.Name), f.Body, 0o600))
+			}),
+			"close":   command("close NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).srv.Close() }),
+			"answer":  command("answer NAME STATUS", 2, 2, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).answer(number(ts, a[1])) }),
+			"hold":    command("hold NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).hold() }),
+			"release": command("release NAME", 1, 1, func(ts *testscript.TestScript, a []string) { the(ts, a[0]).release() }),
 			"requests": command("requests NAME", 1, 1, func(ts *testscript.TestScript, a []string) {
 				out := ts.Stdout() // empty where nothing was asked for
 				for _, r := range the(ts, a[0]).taken() {

@@ -155,7 +155,17 @@ type Serve struct {
 	PushTokenFile string `yaml:"push_token_file" doc:"file with the token that lets clients push images; without it nobody can"`
 	PullTokenFile string `yaml:"pull_token_file" doc:"file with a token that pulling images then needs"`
 
+	Index ServedIndex `yaml:"index" doc:"one package index of several, at /simple/ and /packages/"`
+
 	ScannerTokenFile string `yaml:"scanner_token_file" doc:"file with the token with which Harbor asks for our verdicts at /harbor-scanner; without it nobody is answered"`
+}
+
+// A ServedIndex is several package indexes at one address. A project is
+// served by the first that has it, and by no other.
+type ServedIndex struct {
+	Sources  []string `yaml:"sources" doc:"names of pypi sources, the first goes before the others"`
+	Folder   string   `yaml:"folder" doc:"the site's own wheels and source archives, which go before all of them"`
+	Reserved []string `yaml:"reserved" doc:"names, or patterns as acme-*, that never come from sources"`
 }
 
 // common is what both roles have.

@@ -190,6 +190,14 @@ func (f *insideFile) finish(d *document, dir string) {
 		at := names.add(i, f.PyPI[i].Name)
 		d.owned(at, reflect.TypeOf(f.PyPI[i].Publish), f.PyPI[i].Publish.Validate())
 	}
+	for i, name := range f.Serve.Index.Sources {
+		if !slices.ContainsFunc(f.PyPI, func(p insidePyPI) bool { return p.Name == name }) {
+			d.on(fmt.Sprintf("serve.index.sources[%d]", i), "serve.index.sources: %q is none of the pypi sources", name)
+		}
+	}
+	if x := &f.Serve.Index; len(x.Sources) == 0 && (x.Folder != "" || len(x.Reserved) > 0) {
+		d.on("serve.index", "serve.index: sources is missing: which pypi sources are served there?")
+	}
 	names = d.newNames("apt")
 	for i := range f.Apt {
 		at := names.add(i, f.Apt[i].Name)

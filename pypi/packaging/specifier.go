@@ -11,7 +11,7 @@ const (
 	// Requires-Python known has about 100 bytes.
 	maxSpecifiers = 4096
 	// maxClauses bounds the clauses of one set.
-	maxClauses = 128
+	maxClauses = 256
 )
 
 // A Specifier is one clause of PEP 440: an operator and a version.

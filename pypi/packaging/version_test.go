@@ -93,7 +93,7 @@ func TestSpecifiersOfPEP440(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []string{"1.0", "==", "==foo", "~=1", "~=1.*", ">=1.*", ">=1+a", "==1.0a1.*", "=1", "=>1", "=== a b", strings.Repeat("==1,", 1025), strings.Repeat(">1,", 200)} {
+	for _, s := range []string{"1.0", "==", "==foo", "~=1", "~=1.*", ">=1.*", ">=1+a", "==1.0a1.*", "=1", "=>1", "=== a b", strings.Repeat("==1,", 1025), strings.Repeat(">1,", 300)} {
 		if _, err := ParseSpecifiers(s); err == nil {
 			t.Errorf("%q accepted", clip(s))
 		}
