@@ -133,6 +133,7 @@ var onlyIn = map[string][]string{
 	"filippo.io/age":                          {"bundle/crypt"},
 	"golang.org/x/crypto/ssh":                 {"bundle/signer"},
 	"golang.org/x/mod/":                       {"mirror/translog"},
+	"github.com/sigstore/":                    {"pypi/provenance"},
 	"rsc.io/qr":                               {"bundle/label"},
 	"github.com/spf13/":                       {"cmd/darkmirror"},
 	"github.com/vbauerster/mpb/":              {"cmd/darkmirror"},

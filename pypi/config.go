@@ -85,6 +85,8 @@ type Config struct {
 	// AnyRecord are projects, or patterns, whose wheels may differ from their
 	// RECORD: some were changed after they were built.
 	AnyRecord []string `yaml:"any_record,omitempty"`
+	// Attestations says how those of files are verified.
+	Attestations *AttestationsConfig `yaml:"attestations,omitempty"`
 	// MaxPerHost bounds the connections to one host; 0 is 8.
 	MaxPerHost int `yaml:"max_per_host,omitempty"`
 	// MaxPage bounds an index page in bytes; 0 is 256 MiB.
@@ -137,14 +139,21 @@ type PublishConfig struct {
 	// Tree is a folder that gets the index as files, for a web server or for
 	// file:// (see [WriteTree]).
 	Tree string `yaml:"tree,omitempty"`
+	// Attestations says how those of files are verified again.
+	Attestations *AttestationsConfig `yaml:"attestations,omitempty"`
 }
 
 // Validate joins the problems of a PublishConfig.
 func (c *PublishConfig) Validate() error {
-	if c.Removed != "" && c.Removed != removedYank && c.Removed != removedHide {
-		return fmt.Errorf("removed: %q, want %s or %s", clip(c.Removed), removedYank, removedHide)
+	var errs []error
+	add := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %w", field, fmt.Errorf(format, args...)))
 	}
-	return nil
+	if c.Removed != "" && c.Removed != removedYank && c.Removed != removedHide {
+		add("removed", "%q, want %s or %s", clip(c.Removed), removedYank, removedHide)
+	}
+	c.Attestations.validate(add)
+	return errors.Join(errs...)
 }
 
 // Validate joins every problem; the text of each starts with its field and a
@@ -170,6 +179,7 @@ func (c *Config) Validate() error {
 		checkTargets(l.Targets, field+".targets", add)
 	}
 	c.validateWants(add)
+	c.Attestations.validate(add)
 	for i := range c.Pinned {
 		c.Pinned[i].validate(fmt.Sprintf("pinned[%d].", i), c.AllowHTTP, add)
 	}

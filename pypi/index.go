@@ -50,6 +50,9 @@ type indexFile struct {
 	UploadTime     string          `json:"upload_time,omitempty"`
 	// CoreMetadata is the hash that the index named for the METADATA file.
 	CoreMetadata string `json:"core_metadata,omitempty"`
+	// Provenance is the digest of the file's provenance object, which the
+	// snapshot lists among its metadata.
+	Provenance string `json:"provenance,omitempty"`
 }
 
 // encode sorts and writes the document.
@@ -142,8 +145,11 @@ func (f *indexFile) check(project string) error {
 			return err
 		}
 	}
-	if f.CoreMetadata != "" {
-		if _, err := artifact.ParseDigest(f.CoreMetadata); err != nil {
+	for _, d := range []string{f.CoreMetadata, f.Provenance} {
+		if d == "" {
+			continue
+		}
+		if _, err := artifact.ParseDigest(d); err != nil {
 			return err
 		}
 	}

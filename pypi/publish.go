@@ -69,7 +69,9 @@ type Publisher struct {
 	dir   string
 	hide  bool   // what a snapshot lacks, rather than keep it as yanked
 	tree  string // gets the index as files; may be empty
-	log   *slog.Logger
+
+	attester *attester // nil: attestations are carried on as they are
+	log      *slog.Logger
 }
 
 // NewPublisher returns the publisher of the source name, which keeps its
@@ -84,7 +86,11 @@ func NewPublisher(cfg PublishConfig, name string, st *store.Store, dir string, l
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
 	}
-	return &Publisher{name: name, store: st, dir: dir, hide: cfg.Removed == removedHide, tree: cfg.Tree, log: log}, nil
+	at, err := newAttester(cfg.Attestations)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &Publisher{name: name, store: st, dir: dir, hide: cfg.Removed == removedHide, tree: cfg.Tree, log: log, attester: at}, nil
 }
 
 // Name is the source that it publishes.
@@ -154,8 +160,12 @@ func (p *Publisher) load(snap *artifact.Snapshot) (*indexDoc, error) {
 		return refuse(fmt.Sprintf("the snapshot is of %q", clip(snap.Source)), nil)
 	}
 	meta, ok := snap.MetaFile(indexName)
-	if !ok || len(snap.Meta) != 1 || meta.Size > maxIndex {
-		return refuse("the snapshot must hold it and no other metadata", nil)
+	if !ok || meta.Size > maxIndex {
+		return refuse("the snapshot does not hold it", nil)
+	}
+	objects, err := provenances(snap.Meta)
+	if err != nil {
+		return refuse("the snapshot holds more than it", err)
 	}
 	b, err := p.store.ReadAll(meta.Digest, maxIndex)
 	if err != nil {
@@ -179,6 +189,9 @@ func (p *Publisher) load(snap *artifact.Snapshot) (*indexDoc, error) {
 			d, ok := files[key]
 			if !ok || d.SHA256 != f.Digest || d.Size != f.Size {
 				return refuse(fmt.Sprintf("the snapshot has %q otherwise or alone", clip(key)), nil)
+			}
+			if _, ok := objects[d.Provenance]; !ok && d.Provenance != "" {
+				return refuse(fmt.Sprintf("the snapshot lacks the provenance object of %q", clip(key)), nil)
 			}
 			delete(files, key)
 		}
@@ -208,7 +221,7 @@ func (p *Publisher) check(f *indexFile) (*Checked, error) {
 	if f.CoreMetadata != "" && c.Metadata != nil && artifact.Sum(c.Metadata).String() != f.CoreMetadata {
 		return nil, metadataRefusal(f.Filename, f.CoreMetadata, c.Metadata)
 	}
-	return c, nil
+	return c, p.attested(f)
 }
 
 func metadataRefusal(filename, want string, got []byte) error {
@@ -296,7 +309,7 @@ func (p *Publisher) file(f *indexFile) (*currentFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &currentFile{File: *f}
+	out := &currentFile{File: *f, Provenance: f.Provenance}
 	if out.File.RequiresPython == "" {
 		out.File.RequiresPython = plain(c.RequiresPython)
 	}

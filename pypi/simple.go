@@ -53,6 +53,7 @@ type pageFile struct {
 	YankedReason   string
 	UploadTime     string
 	CoreMetadata   artifact.Digest
+	Provenance     string // where its attestations lie; empty: none
 	urlName        string // last part of the URL, percent-decoded once
 }
 

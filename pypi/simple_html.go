@@ -129,6 +129,7 @@ func (h *htmlPage) close() error {
 	}
 	f := pageFile{Filename: name, Size: -1, RequiresPython: h.current["data-requires-python"]}
 	f.YankedReason, f.Yanked = h.current["data-yanked"]
+	f.Provenance = provenanceURL(h.base, h.current["data-provenance"])
 	if v, ok := h.current["data-core-metadata"]; ok {
 		f.CoreMetadata = metadataHash(v)
 	} else {

@@ -93,6 +93,10 @@ func (p *page) file(j *jsonReader, base *url.URL, keep func(string) bool) error 
 			f.Size, err = j.size()
 		case "yanked":
 			f.Yanked, f.YankedReason, err = j.flagOrText()
+		case "provenance":
+			var href string
+			href, _, err = j.text()
+			f.Provenance = provenanceURL(base, href)
 		case "core-metadata":
 			core = true
 			f.CoreMetadata, err = j.metadataHash()

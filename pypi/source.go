@@ -48,6 +48,8 @@ type Source struct {
 	log     *slog.Logger
 	now     func() time.Time // tests change it
 
+	attester *attester // nil: attestations are not asked for
+
 	big sync.Mutex // held while a page over smallPage is in memory
 
 	mu sync.Mutex
@@ -73,6 +75,10 @@ func NewSource(cfg Config, name string, clients []*fetch.Client, st *store.Store
 		cfg.MaxPage = maxPage
 	}
 	s := &Source{name: name, cfg: cfg, store: st, log: log, now: time.Now, metadata: make(map[artifact.Digest]artifact.Digest)}
+	var err error
+	if s.attester, err = newAttester(cfg.Attestations); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	for _, text := range cfg.everyTarget() {
 		t, err := packaging.ParseTarget(text)
 		if err != nil {
@@ -350,6 +356,9 @@ func (s *Source) take(ctx context.Context, r *resolved, got *choice, host string
 		f.CoreMetadata = got.CoreMetadata.String()
 		s.said(got.Digest, got.CoreMetadata)
 	}
+	if err := s.attested(ctx, ix, got.pin.Name, &f, got.Provenance); err != nil {
+		return err
+	}
 	r.urls[got.Filename] = got.URL
 	r.project.Files = append(r.project.Files, f)
 	return nil
@@ -447,7 +456,35 @@ func (s *Source) snapshot(results []*resolved) (*artifact.Snapshot, error) {
 		return nil, err
 	}
 	snap.Meta = []artifact.File{{Path: indexName, Digest: d, Size: int64(len(b))}}
+	if err := s.listProvenance(snap, doc); err != nil {
+		return nil, err
+	}
 	return snap, snap.Check()
+}
+
+// listProvenance adds the provenance objects to the snapshot.
+func (s *Source) listProvenance(snap *artifact.Snapshot, doc *indexDoc) error {
+	seen := make(map[string]bool)
+	for i := range doc.Projects {
+		for j := range doc.Projects[i].Files {
+			text := doc.Projects[i].Files[j].Provenance
+			if text == "" || seen[text] {
+				continue
+			}
+			seen[text] = true
+			d, err := artifact.ParseDigest(text)
+			if err != nil {
+				return err
+			}
+			size, err := s.store.Size(d)
+			if err != nil {
+				return err
+			}
+			snap.Meta = append(snap.Meta, provenanceFile(d, size))
+		}
+	}
+	slices.SortFunc(snap.Meta, func(a, b artifact.File) int { return strings.Compare(a.Path, b.Path) })
+	return nil
 }
 
 // because lists who asked, within bounds.

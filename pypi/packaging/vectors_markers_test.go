@@ -206,7 +206,7 @@ func compareRequirement(c *tally, text string, got Requirement, want *reqAnswer)
 func requirementRule(text string, want *reqAnswer) string {
 	switch {
 	case !want.valid:
-		return "a name or extra that the library does not validate here"
+		return "a name that the library does not validate here"
 	case strings.ContainsFunc(want.url, func(r rune) bool { return r < 0x20 || r == 0x7f }):
 		return "a control character in a URL"
 	}

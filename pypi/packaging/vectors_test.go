@@ -198,12 +198,21 @@ func (c *tally) differ(rule, format string, args ...any) {
 	}
 }
 
-// done reports the counts, and fails if there were suspiciously few cases.
+// done reports the counts, and fails if there were suspiciously few cases or
+// a rule that is not written down.
 func (c *tally) done(least int) {
 	c.t.Helper()
+	page, err := os.ReadFile("../../docs/packaging.md")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	rules := strings.Join(strings.Fields(strings.ReplaceAll(string(page), "`", "")), " ")
 	var known []string
 	for _, rule := range slices.Sorted(maps.Keys(c.known)) {
 		known = append(known, strconv.Itoa(c.known[rule])+" "+rule)
+		if !strings.Contains(rules, "**"+rule+".**") {
+			c.t.Errorf("%s: %q does not stand in docs/packaging.md", c.area, rule)
+		}
 	}
 	line := ""
 	if len(known) > 0 {

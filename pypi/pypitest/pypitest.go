@@ -30,6 +30,7 @@ type File struct {
 	YankedReason   string
 	UploadTime     string
 	Metadata       []byte // if set, the index names its hash as core metadata
+	Provenance     []byte // if set, the index offers it as the file's attestations
 
 	// Faults.
 	Hash     string // the index names this sha256 instead of the body's
@@ -134,6 +135,11 @@ func (x *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case "/files/" + f.Name:
 			x.file(w, r, f)
 			return
+		case "/files/" + f.Name + ".provenance":
+			if f.Provenance != nil {
+				x.send(w, "application/vnd.pypi.integrity.v1+json", string(f.Provenance))
+				return
+			}
 		case "/files/" + f.Name + ".metadata":
 			if f.Metadata != nil && !x.NoMetadata {
 				x.send(w, "text/plain", string(f.Metadata))
@@ -203,6 +209,9 @@ func (x *Index) json(w http.ResponseWriter, project string, files []File) {
 		}
 		if f.UploadTime != "" {
 			m["upload-time"] = f.UploadTime
+		}
+		if f.Provenance != nil {
+			m["provenance"] = f.link() + ".provenance"
 		}
 		if f.Metadata != nil && !x.NoMetadata {
 			m["core-metadata"] = map[string]string{"sha256": File{Body: f.Metadata}.SHA256()}
