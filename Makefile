@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients pypi clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-pypi-serve bench-diode clean
+.PHONY: help build check lint test demo crash clients pypi packaging clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-pypi-serve bench-diode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -46,9 +46,11 @@ clients: build ## real pip (old and new), uv, containerd and skopeo against the 
 	bash testdata/clients/run.sh
 	@if [ "$$(id -u)" = 0 ]; then bash testdata/clients/containerd.sh; else echo "containerd and skopeo: NOT RUN, they need root"; fi
 
-pypi: build ## locks, requirements and versions against real uv, pip and packaging
+pypi: build ## locks and requirements against real uv and pip
 	sh testdata/need.sh clients
 	bash testdata/clients/inputs.sh
+
+packaging: ## versions, markers and tags against all of pypa/packaging's own tests (8 minutes)
 	sh testdata/packaging/run.sh
 
 clients-models: build ## huggingface_hub (new and old), hf, @huggingface/hub, transformers, sentence-transformers

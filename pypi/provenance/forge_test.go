@@ -202,7 +202,11 @@ func (f *forge) leaf(o order, key *ecdsa.PrivateKey) *x509.Certificate {
 		c.EmailAddresses = []string{o.san}
 	}
 	for n := range 23 {
-		if v, ok := o.claims[n]; ok {
+		v, ok := o.claims[n]
+		if ok && n == 8 { // the issuer, which has an older extension as well
+			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(v)})
+		}
+		if ok {
 			der, err := asn1.MarshalWithParams(v, "utf8")
 			if err != nil {
 				f.t.Fatal(err)

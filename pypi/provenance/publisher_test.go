@@ -51,20 +51,22 @@ func claiming(o order, n int, v string) order {
 	return o
 }
 
-func TestPublisher(t *testing.T) {
-	f := newForge(t)
-	root := f.pinned()
+// A publisherCase is a publisher as an index names it and an order as a
+// workflow places it.
+type publisherCase struct {
+	name      string
+	publisher map[string]any
+	order     order
+	who       string // accepted as
+	text      string // or refused with
+}
+
+func publisherCases() []publisherCase {
 	gl := map[string]any{"kind": "GitLab", "repository": "group/sub/pkg", "workflow_filepath": "ci/release.yml", "environment": nil}
 	gg := map[string]any{"kind": "Google", "email": "builder@forge.example"}
 	cc := map[string]any{"kind": "CircleCI", "project_id": "p-1", "pipeline_definition_id": "d-1", "vcs_origin": "github.com/demo/pkg", "vcs_ref": "refs/heads/main"}
 	const byCommit = "https://github.com/demo/pkg/.github/workflows/release.yml@" + forgedCommit
-	for _, c := range []struct {
-		name      string
-		publisher map[string]any
-		order     order
-		who       string // accepted as
-		text      string // or refused with
-	}{
+	return []publisherCase{
 		{"GitHub", githubPublisher, github(), "github.com/demo/pkg", ""},
 		{"GitHub by commit", githubPublisher, claiming(github(), 18, byCommit), "github.com/demo/pkg", ""},
 		{"GitHub without the ref", githubPublisher, claiming(claiming(github(), 18, byCommit), 14, ""), "github.com/demo/pkg", ""},
@@ -102,7 +104,13 @@ func TestPublisher(t *testing.T) {
 
 		{"ActiveState", map[string]any{"kind": "ActiveState", "organization": "demo"}, github(), "", "got ActiveState"},
 		{"empty kind", with(githubPublisher, "kind", ""), github(), "", "cannot be verified"},
-	} {
+	}
+}
+
+func TestPublisher(t *testing.T) {
+	f := newForge(t)
+	root := f.pinned()
+	for _, c := range publisherCases() {
 		t.Run(c.name, func(t *testing.T) {
 			as, err := root.Verify(object(t, c.publisher, f.sign(c.order)), forgedSubject)
 			if c.who == "" {
