@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"mirror/store":       {"mirror/artifact"},
 	"mirror/fetch":       {"mirror/artifact"},
 	"mirror/ledger":      {"mirror/artifact"},
-	"pypi":               {"mirror/artifact", "mirror/fetch", "mirror/store", "pypi/packaging", "pypi/resolve"},
+	"pypi":               {"mirror/artifact", "mirror/fetch", "mirror/store", "pypi/packaging", "pypi/resolve", "pypi/provenance", "pypi/upload", "pypi/devpi"},
 	"pypi/packaging":     {},
 	"pypi/resolve":       {"pypi/packaging"},
 	"pypi/provenance":    {"mirror/artifact", "pypi/packaging"},

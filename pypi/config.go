@@ -141,6 +141,10 @@ type PublishConfig struct {
 	Tree string `yaml:"tree,omitempty"`
 	// Attestations says how those of files are verified again.
 	Attestations *AttestationsConfig `yaml:"attestations,omitempty"`
+	// DevPI and Upload are another server that gets the files too, at most one
+	// of them.
+	DevPI  *DevPIConfig  `yaml:"devpi,omitempty"`
+	Upload *UploadConfig `yaml:"upload,omitempty"`
 }
 
 // Validate joins the problems of a PublishConfig.
@@ -152,6 +156,7 @@ func (c *PublishConfig) Validate() error {
 	if c.Removed != "" && c.Removed != removedYank && c.Removed != removedHide {
 		add("removed", "%q, want %s or %s", clip(c.Removed), removedYank, removedHide)
 	}
+	c.validateTargets(add)
 	c.Attestations.validate(add)
 	return errors.Join(errs...)
 }

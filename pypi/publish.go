@@ -71,7 +71,10 @@ type Publisher struct {
 	tree  string // gets the index as files; may be empty
 
 	attester *attester // nil: attestations are carried on as they are
-	log      *slog.Logger
+
+	target     target // gets the files too; may be nil
+	targetName string
+	log        *slog.Logger
 }
 
 // NewPublisher returns the publisher of the source name, which keeps its
@@ -289,7 +292,8 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 	if files == 1 {
 		noun = "file"
 	}
-	return fmt.Sprintf("%d %s   /%s/simple/", files, noun, p.name), nil
+	pushed, err := p.push(ctx, &cur)
+	return fmt.Sprintf("%d %s   /%s/simple/%s", files, noun, p.name, pushed), err
 }
 
 // writeTree brings the folder of files to what is published, where one is

@@ -278,6 +278,8 @@ func codeHint(code string) (string, bool) {
 		{"ERR_SIG", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
 		{"ERR_APPROVAL", "outside: read darkmirror report BUNDLE, then darkmirror approve BUNDLE --key FILE; carry bundle.dsse.json again"},
 		{"ERR_KEY", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
+		{"ERR_RECOVERY_FORMAT", "carry the folder recovery/ of the bundle again"},
+		{"ERR_RECOVERY", "bring another copy of what is named, or further recovery files, and name that medium too"},
 		{"ERR_FORMAT", "carry the bundle again; if it fails again, export a new one"},
 		{"ERR_VOLUMES", "carry volumes.json of the bundle again"},
 		{"ERR_VOLUME", "carry the named volumes again, then run the command again; what arrived whole is kept"},

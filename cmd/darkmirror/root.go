@@ -129,7 +129,7 @@ It contacts the hosts that the configuration names, and no other.`,
 	root.AddCommand(
 		newInit(a), newPlan(a), newExport(a), newFetch(a), newScan(a), newSeal(a), newSend(a), newResend(a), newRecut(a), newCarry(a), newEncrypt(a), newMarkLost(a), newApprove(a),
 		newReceive(a), newReceipt(a),
-		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newLock(a), newModels(a), newStatus(a), newDoctor(a), newInspect(a), newDiff(a), newReport(a), newLog(a),
+		newVerify(a), newImport(a), newServe(a), newClients(a), newHarbor(a), newLock(a), newProtect(a), newRepair(a), newModels(a), newStatus(a), newDoctor(a), newInspect(a), newDiff(a), newReport(a), newLog(a),
 		newKey(a), newConfig(a), newVersion(a), newCompletion(a),
 	)
 	addTopics(root)

@@ -356,6 +356,16 @@ func (a *app) importer(cfg *config.Config, st *store.Store, led *ledger.Ledger, 
 		if err != nil {
 			return nil, err
 		}
+		if address, fc := c.Publish.Target("pypi/" + c.Name); address != "" {
+			fc.Logger = a.logger()
+			client, err := newClient(fetch.NewPool(1, 1), fc, address)
+			if err != nil {
+				return nil, err
+			}
+			if err := p.UseTarget(c.Publish, client); err != nil {
+				return nil, err
+			}
+		}
 		i.Publishers = append(i.Publishers, p)
 	}
 	for j := range cfg.Apt {

@@ -30,5 +30,5 @@
 // An entry of Rekor's second version names no time, and the specification has
 // no place yet for a timestamp from elsewhere: such an entry is refused.
 //
-// Limits are named constants in object.go, json.go and root.go.
+// Limits are named constants in object.go, statement.go, json.go and root.go.
 package provenance

@@ -16,6 +16,7 @@ var stricter = map[string]string{
 	"a good entry and one of another log": "it looks at the first entry only",
 	"key twice in the statement":          "it takes the last one",
 	"key twice in the predicate":          "it takes the last one",
+	"archive of another kind":             "it parses .zip and .tar.gz to the same name",
 	"proof for another tree":              "it does not compare the proof's size of the tree with the checkpoint's",
 }
 
@@ -36,28 +37,32 @@ func TestPeers(t *testing.T) {
 	root := f.pinned()
 	questions := make(map[string]question)
 	want := make(map[string]bool)
-	ask := func(name string, object []byte) {
+	ask := func(name string, object []byte, file string) {
 		if _, twice := questions[name]; twice {
 			t.Fatalf("%s is there twice", name)
 		}
-		questions[name] = question{string(object), forgedFile, forgedDigest.Hex()}
-		_, err := root.Verify(object, forgedSubject)
+		questions[name] = question{string(object), file, forgedDigest.Hex()}
+		_, err := root.Verify(object, Subject{Filename: file, SHA256: forgedDigest})
 		want[name] = err == nil || stricter[name] != ""
 		if err == nil && stricter[name] != "" {
 			t.Errorf("%s: accepted here too", name)
 		}
 	}
 	for _, c := range refusals(t, f) {
-		ask(c.name, c.object)
+		ask(c.name, c.object, forgedFile)
 	}
 	for _, c := range publisherCases() {
-		ask(c.name, object(t, c.publisher, f.sign(c.order)))
+		ask(c.name, object(t, c.publisher, f.sign(c.order)), forgedFile)
 	}
-	for _, name := range []string{"Demo.Pkg-1.0-py3-none-any.whl", "demo_pkg-1-py3-none-any.whl", "demo_pkg-1.0-py2.py3-none-any.whl", "demo_pkg-1.0.tar.gz"} {
+	signedAs := func(name string) []byte {
 		o := github()
 		o.statement = forgedStatement(PredicatePublish, name, forgedDigest)
-		ask("signed as "+name, object(t, githubPublisher, f.sign(o)))
+		return object(t, githubPublisher, f.sign(o))
 	}
+	for _, name := range []string{"Demo.Pkg-1.0-py3-none-any.whl", "demo_pkg-1-py3-none-any.whl", "demo_pkg-1.0-py2.py3-none-any.whl", "demo_pkg-1.0.tar.gz"} {
+		ask("signed as "+name, signedAs(name), forgedFile)
+	}
+	ask("archive of another kind", signedAs("demo_pkg-1.0.zip"), "demo_pkg-1.0.tar.gz")
 	for name := range stricter {
 		if _, ok := questions[name]; !ok {
 			t.Errorf("%s: no such case", name)

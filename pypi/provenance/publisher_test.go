@@ -77,6 +77,7 @@ func publisherCases() []publisherCase {
 		{"GitHub, other workflow", with(githubPublisher, "workflow", "test.yml"), github(), "", "its workflow differs"},
 		{"GitHub, workflow with the ref in it", with(githubPublisher, "workflow", "release.yml@refs/tags/v1"), github(), "", "workflow differs"},
 		{"GitHub, no ref and no commit", githubPublisher, claiming(claiming(github(), 13, ""), 14, ""), "", "workflow differs"},
+		{"GitHub, workflow at no ref", githubPublisher, claiming(claiming(claiming(github(), 13, ""), 14, ""), 18, "https://github.com/demo/pkg/.github/workflows/release.yml@"), "", "workflow differs"},
 		{"GitHub, no workflow in the certificate", githubPublisher, claiming(github(), 18, ""), "", "got none"},
 		{"GitHub, workflow of another ref", githubPublisher, claiming(github(), 14, "refs/heads/main"), "", "workflow differs"},
 		{"GitHub, other issuer", githubPublisher, claiming(github(), 8, "https://issuer.example"), "", "its issuer differs"},

@@ -3,6 +3,7 @@ package provenance
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,6 +48,22 @@ func TestVerify(t *testing.T) {
 	if diff := cmp.Diff([]Attestation{one, two}, got); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// One root serves every worker.
+func TestVerifyConcurrently(t *testing.T) {
+	f := newForge(t)
+	root := f.pinned()
+	o := object(t, githubPublisher, f.sign(github()))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if as, err := root.Verify(o, forgedSubject); err != nil || len(as) != 1 {
+				t.Errorf("%d attestations, %v", len(as), err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Another program may write the same object otherwise.
