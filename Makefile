@@ -32,7 +32,7 @@ check: $(GOFUMPT) $(STATICCHECK) $(GOLANGCI) ## formatting, vet, staticcheck, go
 test: ## all tests with the race detector, then the kill -9 tests in their short form
 	sh testdata/need.sh test
 	CGO_ENABLED=1 DARKMIRROR_NEED_CLAMD=1 $(GO) test -race -count=1 -timeout=20m ./...
-	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./mirror/files ./mirror/translog ./bundle ./bundle/root ./bundle/carry ./pypi ./apt ./oci/... ./models/... ./cmd/darkmirror
+	$(GO) test -tags failpoint -count=1 -timeout=20m -run 'TestKill|TestCrash' ./mirror/store ./mirror/files ./mirror/translog ./bundle ./bundle/root ./bundle/carry ./bundle/recovery ./pypi ./apt ./oci/... ./models/... ./cmd/darkmirror
 
 crash: ## kill -9 at every fail point and every passage of it (slow)
 	DARKMIRROR_KILL=all $(GO) test -tags failpoint -count=1 -timeout=80m -v -run TestKill ./cmd/darkmirror

@@ -248,7 +248,8 @@ func (c *Client) project(ctx context.Context, rep *upload.Report, project string
 		}
 		err := c.upload(ctx, f)
 		if errors.Is(err, errTaken) {
-			err = nil // the page tells below what is there
+			want = append(want, f) // the page tells below what is there
+			continue
 		}
 		if err != nil && errors.Is(err, artifact.ErrUnavailable) && ctx.Err() == nil && !isLogin(err) {
 			rep.Leave(f, err)
