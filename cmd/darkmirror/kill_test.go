@@ -44,6 +44,20 @@ var killElsewhere = map[string]string{
 	"carry.": "media: TestKill of bundle/carry",
 	"root.":  "root files: TestKillStore of bundle/root",
 
+	"recovery.": "recovery files: TestKill of bundle/recovery",
+
+	"pypi.tree-file-removed":  "an index as files: TestCrash of pypi",
+	"pypi.tree-folder":        "the same",
+	"pypi.tree-link-made":     "the same",
+	"pypi.tree-linked":        "the same",
+	"pypi.tree-pages-begun":   "the same",
+	"pypi.tree-pages-named":   "the same",
+	"pypi.tree-pages-removed": "the same",
+	"pypi.tree-pages-synced":  "the same",
+	"pypi.tree-pages-written": "the same",
+	"pypi.tree-staged":        "the same",
+	"pypi.tree-turned":        "the same",
+
 	"translog.cut":        "a log with a line that nobody signed: TestKillAnywhere of mirror/translog",
 	"translog.unfinished": "the same",
 

@@ -168,8 +168,15 @@ func (c *Specifier) containsText(s string) bool {
 	return err == nil && c.contains(&v)
 }
 
-// sameWord is how === compares.
-func sameWord(a, b string) bool { return a == b || strings.ToLower(a) == strings.ToLower(b) } //nolint:staticcheck // EqualFold also takes "ſ" for "s", which Python does not
+// sameWord is how === compares: as str.lower() makes two strings one. It is
+// not strings.EqualFold, which also takes "ſ" for "s".
+func sameWord(a, b string) bool {
+	if a == b {
+		return true
+	}
+	lower := strings.ToLower(a)
+	return lower == strings.ToLower(b)
+}
 
 // Prereleases says which pre-releases Filter takes.
 type Prereleases int
