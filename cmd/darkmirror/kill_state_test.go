@@ -85,7 +85,7 @@ func killState(t testing.TB, dir string) map[string]string {
 			b = regexp.MustCompile(`"made": "[^"]*"`).ReplaceAll(b, nil)
 		case strings.Contains(rel, "/.darkmirror/"):
 			b = nil // the records of targets name inodes
-		case strings.HasPrefix(rel, "state/published/oci/") && base == "current.json", strings.HasPrefix(rel, "state/published/models/"):
+		case strings.HasPrefix(rel, "state/published/oci/") && base == "current.json", strings.HasPrefix(rel, "state/published/models/"), base == "revocations.jsonl":
 			b = killPublishedTime.ReplaceAll(b, nil)
 		case strings.HasPrefix(rel, "state/published/apt/"):
 			b = killMaskApt(t, dir, rel, b, key)
