@@ -49,19 +49,20 @@ type Importer struct {
 
 // An Outcome is what became of one bundle.
 type Outcome struct {
-	Name      string // folder name
-	Stream    string
-	Seq       uint64
-	ID        artifact.Digest
-	SignedBy  []string
-	Verdict   bundle.Verdict
-	Volumes   int
-	Healed    int              // blobs of an imported bundle that were missing
-	Missing   []bundle.LeftOut // what the manifest says was left out outside
-	Rescan    *scan.Report     // of the scan inside; nil where there was none
-	Published []Published
-	Failed    []*ItemError
-	Err       error
+	Name       string // folder name
+	Stream     string
+	Seq        uint64
+	ID         artifact.Digest
+	SignedBy   []string // exporters
+	ApprovedBy []string
+	Verdict    bundle.Verdict
+	Volumes    int
+	Healed     int              // blobs of an imported bundle that were missing
+	Missing    []bundle.LeftOut // what the manifest says was left out outside
+	Rescan     *scan.Report     // of the scan inside; nil where there was none
+	Published  []Published
+	Failed     []*ItemError
+	Err        error
 
 	genuine bool // its signature is good and it is not older than the ledger
 }
@@ -149,7 +150,7 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 		return err
 	}
 	failpoint.Here("import.verified")
-	out.Stream, out.Seq, out.ID, out.SignedBy, out.Missing = m.Stream, m.Seq, rep.ID, rep.SignedBy, append(m.Held, m.Missing...)
+	out.Stream, out.Seq, out.ID, out.SignedBy, out.ApprovedBy, out.Missing = m.Stream, m.Seq, rep.ID, rep.SignedBy, rep.ApprovedBy, append(m.Held, m.Missing...)
 	state, err := i.state(m.Stream)
 	if err != nil {
 		return err
@@ -211,7 +212,7 @@ func (i *Importer) one(ctx context.Context, c bundle.Candidate, out *Outcome, no
 		return err
 	}
 	failpoint.Here("import.published")
-	rec := ledger.Imported{Stream: m.Stream, Seq: m.Seq, ID: rep.ID, Issued: m.Issued, Expires: m.Expires, Time: now.UTC().Truncate(time.Second), SignedBy: rep.SignedBy, Missing: len(m.Missing) + len(m.Held)}
+	rec := ledger.Imported{Stream: m.Stream, Seq: m.Seq, ID: rep.ID, Issued: m.Issued, Expires: m.Expires, Time: now.UTC().Truncate(time.Second), SignedBy: rep.SignedBy, ApprovedBy: rep.ApprovedBy, Missing: len(m.Missing) + len(m.Held)}
 	for _, s := range m.Sources {
 		rec.Sources = append(rec.Sources, ledger.SourceState{Name: s.Name, Snapshot: s.Snapshot})
 	}
@@ -599,7 +600,7 @@ func (i *Importer) Check(ctx context.Context, c bundle.Candidate, now time.Time,
 	if err != nil {
 		return out, nil, nil, err
 	}
-	out.Stream, out.Seq, out.ID, out.SignedBy = m.Stream, m.Seq, rep.ID, rep.SignedBy
+	out.Stream, out.Seq, out.ID, out.SignedBy, out.ApprovedBy = m.Stream, m.Seq, rep.ID, rep.SignedBy, rep.ApprovedBy
 	out.Missing = append(m.Held, m.Missing...)
 	if i.Store != nil {
 		r.UseDictionaries(i.Store.ReadAll)

@@ -15,6 +15,7 @@ import (
 type approveOptions struct {
 	key string
 	yes string
+	as  string
 }
 
 func newApprove(a *app) *cobra.Command {
@@ -22,8 +23,8 @@ func newApprove(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "approve --key FILE [--id ID] BUNDLE",
 		GroupID: groupOutside,
-		Short:   "Show what a bundle brings, then add an approver's signature",
-		Long: `Show what a bundle brings, then add an approver's signature.
+		Short:   "Show what a bundle brings, then add an approver's or a further exporter's signature",
+		Long: `Show what a bundle brings, then add an approver's or a further exporter's signature.
 
 Without --id it prints what is new, held back and waived, and the bundle's id,
 and signs nothing. Read the report, compare, and run it again with --id and
@@ -31,20 +32,36 @@ that id: so nobody approves another bundle than the one that was read. The key
 is an approver's own, from darkmirror key generate; it must not be the
 exporter's. Several people may approve one bundle, in any order.
 
+With --as exporter the bundle is co-signed: where the inside asks for more than
+one exporter (darkmirror key root, --threshold exporter=2), each further one
+signs like this. The root of trust that is pinned here must name the key.
+
 ` + codesLine(exitOK, exitUsage, exitIntegrity, exitSequence),
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.approve(cmd.Context(), o, args[0]) },
 	}
-	cmd.Flags().StringVar(&o.key, "key", "", "the approver's private key: a `FILE`, agent:NAME of an ssh-agent, or a pkcs11: URI")
-	cmd.Flags().StringVar(&o.yes, "id", "", "approve the bundle of this `ID`, as printed without it")
+	cmd.Flags().StringVar(&o.key, "key", "", "the signer's private key: a `FILE`, agent:NAME of an ssh-agent, or a pkcs11: URI")
+	cmd.Flags().StringVar(&o.yes, "id", "", "sign the bundle of this `ID`, as printed without it")
+	cmd.Flags().StringVar(&o.as, "as", string(bundle.RoleApprover), "sign in this `ROLE`: approver or exporter")
 	return cmd
+}
+
+// signs is what differs between the roles that sign a sealed bundle.
+var signs = map[bundle.Role]struct {
+	verb, done string
+	add        func(dir string, signer bundle.Signer, t bundle.Trust, a bundle.Approval) (*bundle.Report, error)
+}{
+	bundle.RoleApprover: {"approve", "approved", bundle.Approve},
+	bundle.RoleExporter: {"co-sign", "co-signed", bundle.CoSign},
 }
 
 type approveResult struct {
 	Schema     string   `json:"schema"`
 	Bundle     string   `json:"bundle"`
 	ID         string   `json:"id"`
-	Approved   bool     `json:"approved"`
+	Role       string   `json:"role"`
+	Approved   bool     `json:"approved"` // signed now, in that role
+	SignedBy   []string `json:"signed_by"`
 	ApprovedBy []string `json:"approved_by"`
 }
 
@@ -53,8 +70,12 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 	if err != nil {
 		return err
 	}
+	role := bundle.Role(o.as)
+	if role != bundle.RoleApprover && role != bundle.RoleExporter {
+		return usagef("--as %s: want approver or exporter", o.as)
+	}
 	if o.key == "" {
-		return usagef("--key is missing: want the approver's private key\ndarkmirror key generate --out FILE makes one")
+		return usagef("--key is missing: want the %s's private key\ndarkmirror key generate --out FILE makes one", role)
 	}
 	key, err := openKey(o.key)
 	if err != nil {
@@ -69,7 +90,10 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 		return usagef("bundle %s is not verified: %s", seqName(b.m.Seq), b.why)
 	}
 	a.bundle = seqName(b.m.Seq)
-	res := approveResult{Schema: "darkmirror.approve/v1", Bundle: a.bundle, ID: b.id.String(), ApprovedBy: append([]string{}, b.approvedBy...)}
+	res := approveResult{
+		Schema: "darkmirror.approve/v1", Bundle: a.bundle, ID: b.id.String(), Role: o.as,
+		SignedBy: append([]string{}, b.signedBy...), ApprovedBy: append([]string{}, b.approvedBy...),
+	}
 	if o.yes == "" {
 		doc, err := a.document(ctx, cfg, b)
 		if err != nil {
@@ -79,7 +103,7 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 			if err := a.summary(doc); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(a.out, "\nnothing was signed; to approve this bundle, run it again with\n  --id %s\n", b.id)
+			_, err := fmt.Fprintf(a.out, "\nnothing was signed; to %s this bundle, run it again with\n  --id %s\n", signs[role].verb, b.id)
 			return err
 		})
 	}
@@ -90,13 +114,13 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 	if err != nil {
 		return err
 	}
-	rep, err := bundle.Approve(dirs[0].Dirs[0], key, bundle.Trust{Keys: b.keys}, bundle.Approval{ID: b.id, Now: time.Now()})
+	rep, err := signs[role].add(dirs[0].Dirs[0], key, bundle.Trust{Keys: b.keys}, bundle.Approval{ID: b.id, Now: time.Now()})
 	if err != nil {
 		return err
 	}
-	res.Approved, res.ApprovedBy = true, rep.ApprovedBy
+	res.Approved, res.SignedBy, res.ApprovedBy = true, append([]string{}, rep.SignedBy...), append([]string{}, rep.ApprovedBy...)
 	return a.result(res, func() error {
-		_, err := fmt.Fprintf(a.out, "approved %s by %s (%s)\n", a.bundle, clean(key.Name), bundle.Fingerprint(key.Public()))
+		_, err := fmt.Fprintf(a.out, "%s %s by %s (%s)\n", signs[role].done, a.bundle, clean(key.Name), bundle.Fingerprint(key.Public()))
 		return err
 	})
 }

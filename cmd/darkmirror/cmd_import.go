@@ -60,16 +60,17 @@ type importResult struct {
 }
 
 type bundleOutcome struct {
-	Bundle    string           `json:"bundle"`
-	Stream    string           `json:"stream"`
-	ID        artifact.Digest  `json:"id"`
-	SignedBy  []string         `json:"signed_by"`
-	Result    string           `json:"result"`
-	Volumes   int              `json:"volumes"`
-	Published []sourceOutcome  `json:"published"`
-	LeftOut   []bundle.LeftOut `json:"left_out"`
-	Warnings  []string         `json:"warnings"`
-	Error     string           `json:"error,omitempty"`
+	Bundle     string           `json:"bundle"`
+	Stream     string           `json:"stream"`
+	ID         artifact.Digest  `json:"id"`
+	SignedBy   []string         `json:"signed_by"`
+	ApprovedBy []string         `json:"approved_by"`
+	Result     string           `json:"result"`
+	Volumes    int              `json:"volumes"`
+	Published  []sourceOutcome  `json:"published"`
+	LeftOut    []bundle.LeftOut `json:"left_out"`
+	Warnings   []string         `json:"warnings"`
+	Error      string           `json:"error,omitempty"`
 }
 
 type sourceOutcome struct {
@@ -79,7 +80,7 @@ type sourceOutcome struct {
 
 func outcomeJSON(out *mirror.Outcome, result string, warnings []string) bundleOutcome {
 	r := bundleOutcome{
-		Bundle: seqName(out.Seq), Stream: out.Stream, ID: out.ID, SignedBy: append([]string{}, out.SignedBy...), Result: result,
+		Bundle: seqName(out.Seq), Stream: out.Stream, ID: out.ID, SignedBy: append([]string{}, out.SignedBy...), ApprovedBy: append([]string{}, out.ApprovedBy...), Result: result,
 		Volumes: out.Volumes, Published: []sourceOutcome{}, LeftOut: append([]bundle.LeftOut{}, out.Missing...), Warnings: append([]string{}, warnings...),
 	}
 	for _, p := range out.Published {
@@ -207,7 +208,7 @@ func outcomeText(out *mirror.Outcome, result string) string {
 		}
 		return fmt.Sprintf("skip     %s  %s\n", seq, result)
 	}
-	fmt.Fprintf(&b, "verify   %s  %s, signed by %s\n", seq, plural(out.Volumes, "volume"), strings.Join(out.SignedBy, ", "))
+	fmt.Fprintf(&b, "verify   %s  %s, %s\n", seq, plural(out.Volumes, "volume"), signers(out.SignedBy, out.ApprovedBy))
 	if result == "would be imported" {
 		fmt.Fprintf(&b, "%s would be imported; nothing was changed\n", seq)
 		return b.String()
@@ -310,7 +311,7 @@ func (a *app) verify(ctx context.Context, o *verifyOptions, args []string) (err 
 		}
 		res.Bundles = append(res.Bundles, outcomeJSON(out, result, warnings))
 		if !a.output.machine() && err == nil {
-			fmt.Fprintf(a.out, "good     %s  %s, signed by %s, %s\n", seqName(out.Seq), plural(out.Volumes, "volume"), strings.Join(out.SignedBy, ", "), out.ID.Short())
+			fmt.Fprintf(a.out, "good     %s  %s, %s, %s\n", seqName(out.Seq), plural(out.Volumes, "volume"), signers(out.SignedBy, out.ApprovedBy), out.ID.Short())
 			if o.explain {
 				explain(a, m, out)
 			}
@@ -359,11 +360,20 @@ func (a *app) verifier(cfg *config.Config) (*mirror.Importer, func() error, erro
 	return imp, led.Close, err
 }
 
+// signers says who signed a bundle, and in which role.
+func signers(exporters, approvers []string) string {
+	s := "signed by " + clean(strings.Join(exporters, ", "))
+	if len(approvers) > 0 {
+		s += ", approved by " + clean(strings.Join(approvers, ", "))
+	}
+	return s
+}
+
 // explain prints the evidence that each check was made, for a security
 // officer's file.
 func explain(a *app, m *bundle.Manifest, out *mirror.Outcome) {
 	lines := []string{
-		fmt.Sprintf("signature  manifest %s signed by %s", out.ID, strings.Join(out.SignedBy, ", ")),
+		fmt.Sprintf("signature  manifest %s %s", out.ID, signers(out.SignedBy, out.ApprovedBy)),
 		fmt.Sprintf("manifest   stream %s, number %s, base %s, issued %s, expires %s", m.Stream, seqName(m.Seq), seqName(m.Base), m.Issued.Format(time.RFC3339), m.Expires.Format(time.RFC3339)),
 		fmt.Sprintf("sequence   previous manifest %s", orNone(m.Prev)),
 		fmt.Sprintf("requires   %d documents of earlier bundles, and the files that the snapshots name", required(m)),

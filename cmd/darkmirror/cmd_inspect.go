@@ -58,9 +58,6 @@ func (a *app) unlock(cfg *config.Config, r *bundle.Reader, t *bundle.Trust) erro
 	} else if d != nil {
 		r.UseDecrypter(d)
 	}
-	if cfg.Role != config.Inside {
-		return nil
-	}
 	of, err := rootTrust(cfg)
 	if err != nil || of == nil {
 		return err
@@ -113,6 +110,9 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 	b := &opened{r: r}
 	b.keys = t.Keys
 	t.Approvals = 0 // a look needs no approval
+	if cfgErr == nil && cfg.Role == config.Outside {
+		t.Exporters = 0 // nor, where they are gathered, everybody's signature
+	}
 	m, rep, refused := r.Verify(t)
 	if refused == nil {
 		b.m, b.verified, b.signedBy, b.approvedBy, b.id = m, true, rep.SignedBy, rep.ApprovedBy, rep.ID
@@ -137,14 +137,15 @@ func (a *app) look(ctx context.Context, arg string) (*opened, error) {
 }
 
 type inspectResult struct {
-	Schema    string               `json:"schema"`
-	Verified  bool                 `json:"verified"`
-	SignedBy  []string             `json:"signed_by"`
-	Why       string               `json:"why,omitempty"`
-	ID        artifact.Digest      `json:"id"`
-	Log       string               `json:"log,omitempty"`
-	Manifest  *bundle.Manifest     `json:"manifest"`
-	Snapshots []*artifact.Snapshot `json:"snapshots"`
+	Schema     string               `json:"schema"`
+	Verified   bool                 `json:"verified"`
+	SignedBy   []string             `json:"signed_by"`
+	ApprovedBy []string             `json:"approved_by"`
+	Why        string               `json:"why,omitempty"`
+	ID         artifact.Digest      `json:"id"`
+	Log        string               `json:"log,omitempty"`
+	Manifest   *bundle.Manifest     `json:"manifest"`
+	Snapshots  []*artifact.Snapshot `json:"snapshots"`
 }
 
 func (a *app) inspect(ctx context.Context, arg string, all bool) (err error) {
@@ -153,7 +154,9 @@ func (a *app) inspect(ctx context.Context, arg string, all bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.r.Close()) }()
-	res := inspectResult{Schema: "darkmirror.inspect/v1", Verified: b.verified, SignedBy: append([]string{}, b.signedBy...), Why: b.why, ID: b.id, Manifest: b.m, Snapshots: []*artifact.Snapshot{}}
+	res := inspectResult{
+		Schema: "darkmirror.inspect/v1", Verified: b.verified, SignedBy: append([]string{}, b.signedBy...), ApprovedBy: append([]string{}, b.approvedBy...), Why: b.why, ID: b.id, Manifest: b.m, Snapshots: []*artifact.Snapshot{},
+	}
 	for _, s := range b.snaps {
 		if s != nil {
 			res.Snapshots = append(res.Snapshots, s)
@@ -171,7 +174,7 @@ func (a *app) inspect(ctx context.Context, arg string, all bool) (err error) {
 func (b *opened) print(w io.Writer, all bool) error {
 	m := b.m
 	if b.verified {
-		fmt.Fprintf(w, "verified   signed by %s\n", clean(fmt.Sprint(b.signedBy)))
+		fmt.Fprintf(w, "verified   %s\n", signers(b.signedBy, b.approvedBy))
 	} else {
 		fmt.Fprintf(w, "UNVERIFIED %s\n", clean(b.why))
 	}

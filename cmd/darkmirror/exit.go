@@ -276,6 +276,7 @@ func hint(err error) string {
 func codeHint(code string) (string, bool) {
 	for _, h := range []struct{ prefix, text string }{
 		{"ERR_SIG", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
+		{"ERR_THRESHOLD", "outside: each further exporter runs darkmirror approve BUNDLE --as exporter --key FILE; carry bundle.dsse.json again"},
 		{"ERR_APPROVAL", "outside: read darkmirror report BUNDLE, then darkmirror approve BUNDLE --key FILE; carry bundle.dsse.json again"},
 		{"ERR_KEY", "outside: darkmirror key show; inside: darkmirror key trust FILE, if the key is the exporter's"},
 		{"ERR_RECOVERY_FORMAT", "carry the folder recovery/ of the bundle again"},
@@ -318,6 +319,14 @@ func codeHint(code string) (string, bool) {
 		{"PYPI-PAGE-LIMIT", "the index is broken or hostile; if the project really is that large, raise max_page of the source"},
 		{"PYPI-FILENAME", "the index is broken or hostile: tell its owner; nothing of it is taken meanwhile"},
 		{"PYPI-HASH-MISMATCH", "somebody has exchanged a file, or the lock is old: lock again only when you know which"},
+		{"PYPI-TREE-LOCKED", "wait for the other run to end: one writes a tree at a time"},
+		{"PYPI-TARGET-LOGIN", "correct user and password_file of upload; the file holds the password or token and nothing else"},
+		{"PYPI-TARGET-OTHER", "find out who uploaded the other file; take it off the target, or let clients use this index instead"},
+		{"PYPI-TARGET", "look at the target's log; what it has taken stays, and the next import goes on from there"},
+		{"PYPI-DEVPI-LOGIN", "correct user and password_file of devpi; the file holds the password and nothing else"},
+		{"PYPI-DEVPI-INDEX", "make the index as docs/devpi.md says, or set create: true"},
+		{"PYPI-DEVPI-DIFFERS", "somebody else writes to this index: give darkmirror an index of its own"},
+		{"PYPI-DEVPI", "DevPI would damage it: let DevPI mirror this index instead (mirror_of), see docs/devpi.md"},
 		{"PYPI-NOT-FOUND", "correct the name in the lock, or the index of this source"},
 		{"STORE-DIGEST", "compare with another mirror before you lock again; run it again if this one is being updated"},
 		{"FETCH-SIZE", "compare with another mirror before you lock again; run it again if this one is being updated"},

@@ -112,14 +112,14 @@ func TestScript(t *testing.T) {
 			"inside":  command("inside DIR [NAME|LINE]...", 1, -1, inside),
 			"carry":   command("carry FROM TO SEQ...", 3, -1, carryBundles),
 			"find":    command("find VAR PATTERN", 2, 2, func(ts *testscript.TestScript, a []string) { ts.Setenv(a[0], only(ts, a[1])) }),
-			"fingerprint": command("fingerprint VAR FILE", 2, 2, func(ts *testscript.TestScript, a []string) {
+			"after": command("after VAR FILE PREFIX", 3, 3, func(ts *testscript.TestScript, a []string) {
 				for line := range strings.Lines(ts.ReadFile(a[1])) {
-					if f, ok := strings.CutPrefix(strings.TrimSpace(line), "fingerprint "); ok {
-						ts.Setenv(a[0], f)
+					if rest, ok := strings.CutPrefix(strings.TrimSpace(line), a[2]); ok {
+						ts.Setenv(a[0], rest)
 						return
 					}
 				}
-				ts.Fatalf("no fingerprint in %s", a[1])
+				ts.Fatalf("no line of %s begins with %q", a[1], a[2])
 			}),
 			"flip":     command("flip FILE OFFSET", 2, 2, flip),
 			"truncate": command("truncate FILE SIZE", 2, 2, truncate),

@@ -13,15 +13,16 @@ import (
 
 // Imported records a bundle inside, of which everything is published.
 type Imported struct {
-	Stream   string          `json:"stream"`
-	Seq      uint64          `json:"seq"`
-	ID       artifact.Digest `json:"id"` // of the manifest
-	Issued   time.Time       `json:"issued"`
-	Expires  time.Time       `json:"expires"`
-	Time     time.Time       `json:"time"` // of the import
-	SignedBy []string        `json:"signed_by"`
-	Missing  int             `json:"missing"` // left out outside
-	Sources  []SourceState   `json:"sources"`
+	Stream     string          `json:"stream"`
+	Seq        uint64          `json:"seq"`
+	ID         artifact.Digest `json:"id"` // of the manifest
+	Issued     time.Time       `json:"issued"`
+	Expires    time.Time       `json:"expires"`
+	Time       time.Time       `json:"time"` // of the import
+	SignedBy   []string        `json:"signed_by"`
+	ApprovedBy []string        `json:"approved_by,omitempty"`
+	Missing    int             `json:"missing"` // left out outside
+	Sources    []SourceState   `json:"sources"`
 }
 
 // Published records what clients of one source see.
