@@ -76,7 +76,7 @@ func (e *encryption) run(ctx context.Context, outbox string) (out *Sealed, err e
 	if err := e.readSource(); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(outbox, folderName(e.r.m, e.r.id))
+	dir := filepath.Join(outbox, folderName(e.r.m.Stream, e.r.m.Seq, e.r.id))
 	if out, err := e.there(dir); out != nil || err != nil {
 		return out, err
 	}

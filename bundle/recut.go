@@ -28,9 +28,17 @@ type Cut struct {
 	KeyIDs []string
 }
 
-// Cut reads volumes.json. Use what it gives to copy files and to show them,
-// never to decide what is accepted.
+// Cut reads volumes.json. Of an encrypted bundle that was not decrypted it
+// gives the encrypted volumes, the signers of their list, and no VolumeSize,
+// which only those know who can read it. Use what it gives to copy files and to
+// show them, never to decide what is accepted.
 func (r *Reader) Cut() (*Cut, error) {
+	if r.list != nil && r.m == nil {
+		if err := r.list.parse(); err != nil {
+			return nil, err
+		}
+		return newCut(folderName(r.list.Stream, r.list.Seq, r.list.Bundle), 0, r.list.volumes, r.list.env), nil
+	}
 	if err := r.layout(); err != nil {
 		return nil, err
 	}
@@ -38,11 +46,15 @@ func (r *Reader) Cut() (*Cut, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cut{Folder: folderName(r.m, r.id), VolumeSize: r.index.VolumeSize, Volumes: slices.Clone(r.index.Volumes)}
-	for _, s := range e.Signatures {
+	return newCut(folderName(r.m.Stream, r.m.Seq, r.id), r.index.VolumeSize, r.index.Volumes, e), nil
+}
+
+func newCut(folder string, volumeSize int64, volumes []VolumeInfo, signed *envelope) *Cut {
+	c := &Cut{Folder: folder, VolumeSize: volumeSize, Volumes: slices.Clone(volumes)}
+	for _, s := range signed.Signatures {
 		c.KeyIDs = append(c.KeyIDs, s.KeyID)
 	}
-	return c, nil
+	return c
 }
 
 // Recut cuts the bundle that lies on media, the folders of [Open], into
@@ -88,7 +100,7 @@ func recut(ctx context.Context, r *Reader, outbox string, o SealOptions, lim lim
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m, err)
 	}
-	dir := filepath.Join(outbox, folderName(m, r.id))
+	dir := filepath.Join(outbox, folderName(m.Stream, m.Seq, r.id))
 	if out, err := r.sameCut(dir, o.VolumeSize, files); out != nil || err != nil {
 		return out, err
 	}

@@ -100,7 +100,7 @@ func Restore(ctx context.Context, outbox string, d Documents, open func(artifact
 		return nil, err
 	}
 	docs := append(root, document{volumesName, vols}, document{envelopeName, d.Envelope})
-	out = newSealed(filepath.Join(outbox, folderName(m, id)), id, s.volumes())
+	out = newSealed(filepath.Join(outbox, folderName(m.Stream, m.Seq, id)), id, s.volumes())
 	for _, doc := range docs {
 		out.Bytes += int64(len(doc.data))
 	}

@@ -125,7 +125,7 @@ func seal(ctx context.Context, outbox string, m *Manifest, open func(artifact.Di
 		return nil, err
 	}
 	docs = append(root, docs...)
-	out.Dir = filepath.Join(outbox, folderName(m, out.ID))
+	out.Dir = filepath.Join(outbox, folderName(m.Stream, m.Seq, out.ID))
 	for _, v := range out.Volumes {
 		out.Bytes += v.Size
 	}
@@ -159,8 +159,8 @@ func (m *Manifest) checkUnsealed() error {
 	return nil
 }
 
-func folderName(m *Manifest, id artifact.Digest) string {
-	return fmt.Sprintf("%s-%06d-%s", m.Stream, m.Seq, id.Hex()[:16])
+func folderName(stream string, seq uint64, id artifact.Digest) string {
+	return fmt.Sprintf("%s-%06d-%s", stream, seq, id.Hex()[:16])
 }
 
 // A document is one of the JSON files: the two of every bundle, or a root file.

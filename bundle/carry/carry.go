@@ -333,7 +333,7 @@ func (c *carrier) finish(ctx context.Context) (bool, error) {
 }
 
 func (c *carrier) roomError(left []item) *RoomError {
-	e := &RoomError{Bundle: c.src.m.String()}
+	e := &RoomError{Bundle: c.src.name}
 	for _, it := range left {
 		e.Need += it.size
 		if it.vol > 0 {

@@ -734,7 +734,7 @@ func TestLabelNamesBundle(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	got, err := label.Parse(label.New(src.m, src.id, len(src.volumes)).Code())
+	got, err := label.Parse(src.claim.Code())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,29 +107,23 @@ func (m *medium) refuseOther() error {
 	if err != nil {
 		return nil //nolint:nilerr // nothing is there, or half a bundle
 	}
-	cut, err := readCut(r)
+	there, err := identify(r)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return nil //nolint:nilerr // half a bundle
 	}
+	cut := there.cut
 	what := ""
 	switch {
-	case r.ID() != m.src.id:
+	case there.id != m.src.id:
 		what = "another bundle under the same name"
 	case cut.VolumeSize != m.src.cut.VolumeSize || !slices.Equal(cut.Volumes, m.src.cut.Volumes):
-		what = "this bundle in another cut"
+		what = "this bundle in another cut, or encrypted at another time, or not"
 	case slices.ContainsFunc(cut.KeyIDs, func(id string) bool { return !slices.Contains(m.src.cut.KeyIDs, id) }):
 		what = "this bundle with signatures that the source lacks"
 	default:
 		return nil
 	}
 	return fmt.Errorf("medium %s holds %s; remove the folder %s there first", m.dir, what, m.folder)
-}
-
-func readCut(r *bundle.Reader) (*bundle.Cut, error) {
-	if _, err := r.Unverified(); err != nil {
-		return nil, err
-	}
-	return r.Cut()
 }
 
 // look finds what is there already, and removes what a killed run left.

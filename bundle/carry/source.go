@@ -34,6 +34,8 @@ const (
 const (
 	envelopeName = "bundle.dsse.json"
 	volumesName  = "volumes.json"
+	carriedName  = "carried.dsse.json" // of an encrypted bundle, beside the two
+	encrypted    = ".age"
 	volumesDir   = "volumes"
 	rootDir      = "root"
 	recoveryDir  = "recovery"
@@ -61,15 +63,53 @@ type document struct {
 
 // A source is the sealed bundle.
 type source struct {
-	dir     string
-	root    *os.Root
-	m       *bundle.Manifest
-	id      artifact.Digest
-	cut     *bundle.Cut
+	dir  string
+	root *os.Root
+	identity
 	volumes []item          // all
 	items   []item          // those to carry, and recovery files
 	wanted  map[string]bool // their names
 	docs    []document
+}
+
+// An identity is what a bundle claims to be.
+type identity struct {
+	name  string // for people
+	id    artifact.Digest
+	cut   *bundle.Cut
+	claim label.Label // without what lies on the medium
+	// These are the documents without which a folder is no bundle, in the order
+	// in which they are written; the last makes it one.
+	first, last []string
+}
+
+// identify reads the claim of a bundle, and of an encrypted one what is known
+// without a key.
+func identify(r *bundle.Reader) (i identity, err error) {
+	if !r.Encrypted() {
+		m, err := r.Unverified()
+		if err != nil {
+			return i, err
+		}
+		if i.cut, err = r.Cut(); err != nil {
+			return i, err
+		}
+		i.name, i.id = m.String(), r.ID()
+		i.claim = label.New(m, i.id, len(i.cut.Volumes))
+		i.first, i.last = []string{volumesName}, []string{envelopeName}
+		return i, nil
+	}
+	c, err := r.Carried()
+	if err != nil {
+		return i, err
+	}
+	if i.cut, err = r.Cut(); err != nil {
+		return i, err
+	}
+	i.name, i.id = c.String(), c.Bundle
+	i.claim = label.Label{Stream: c.Stream, Seq: c.Seq, ID: c.Bundle, Volumes: len(i.cut.Volumes), Recipients: c.Recipients}
+	i.first, i.last = []string{volumesName + encrypted}, []string{envelopeName + encrypted, carriedName}
+	return i, nil
 }
 
 // openSource reads everything but the volumes. No key is needed: what is
@@ -121,11 +161,7 @@ func (s *source) readIndex() (_ []bundle.VolumeStatus, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if s.m, err = r.Unverified(); err != nil {
-		return nil, err
-	}
-	s.id = r.ID()
-	if s.cut, err = r.Cut(); err != nil {
+	if s.identity, err = identify(r); err != nil {
 		return nil, err
 	}
 	return r.Volumes()
@@ -140,7 +176,7 @@ func (s *source) choose(only []int) ([]item, error) {
 	var list []item
 	for _, n := range only {
 		if n < 1 || n > len(s.volumes) {
-			return nil, fmt.Errorf("%s has no volume %d: want 1 to %d", s.m, n, len(s.volumes))
+			return nil, fmt.Errorf("%s has no volume %d: want 1 to %d", s.name, n, len(s.volumes))
 		}
 		list = append(list, s.volumes[n-1])
 	}
@@ -150,11 +186,9 @@ func (s *source) choose(only []int) ([]item, error) {
 // readDocuments reads the small files into memory, in the order in which they
 // are written: a folder without an envelope is nothing.
 func (s *source) readDocuments(noRecovery bool) error {
-	index, err := s.readSmall(volumesName, maxDocument)
-	if err != nil {
+	if err := s.addDocuments(s.first); err != nil {
 		return err
 	}
-	s.docs = append(s.docs, document{volumesName, index})
 	for _, dir := range []string{rootDir, recoveryDir} {
 		names, err := s.list(dir)
 		if err != nil {
@@ -166,11 +200,17 @@ func (s *source) readDocuments(noRecovery bool) error {
 			}
 		}
 	}
-	envelope, err := s.readSmall(envelopeName, maxDocument)
-	if err != nil {
-		return err
+	return s.addDocuments(s.last)
+}
+
+func (s *source) addDocuments(names []string) error {
+	for _, name := range names {
+		data, err := s.readSmall(name, maxDocument)
+		if err != nil {
+			return err
+		}
+		s.docs = append(s.docs, document{name, data})
 	}
-	s.docs = append(s.docs, document{envelopeName, envelope})
 	return nil
 }
 
@@ -189,7 +229,7 @@ func (s *source) addFile(dir, base string, noRecovery bool) error {
 		}
 		s.docs = append(s.docs, document{name, data})
 	case dir == rootDir:
-		return fmt.Errorf("%s of %s has %d bytes, at most %d are carried", name, s.m, info.Size(), maxSmall)
+		return fmt.Errorf("%s of %s has %d bytes, at most %d are carried", name, s.name, info.Size(), maxSmall)
 	case !noRecovery:
 		it := item{name: name, size: info.Size()}
 		if it.sum, err = s.hash(it); err != nil {
@@ -216,7 +256,7 @@ func (s *source) list(dir string) (names []string, err error) {
 		return nil, err
 	}
 	if len(entries) > maxEntries {
-		return nil, fmt.Errorf("%s of %s: more than %d entries", dir, s.m, maxEntries)
+		return nil, fmt.Errorf("%s of %s: more than %d entries", dir, s.name, maxEntries)
 	}
 	for _, e := range entries {
 		if e.Type().IsRegular() && entryPattern.MatchString(e.Name()) {
@@ -299,7 +339,7 @@ func (s *source) read(ctx context.Context, it item, buf []byte, use func([]byte)
 	}
 	if got := artifact.Digest(h.Sum(nil)); got != it.sum {
 		return &artifact.Refusal{
-			Class: artifact.ErrIntegrity, Code: bundle.CodeVolume, Subject: fmt.Sprintf("%s, %s, %s", s.m, it.name, s.dir),
+			Class: artifact.ErrIntegrity, Code: bundle.CodeVolume, Subject: fmt.Sprintf("%s, %s, %s", s.name, it.name, s.dir),
 			Reason: "it is not what was sealed", Want: it.sum.String(), Got: got.String(),
 		}
 	}
@@ -308,7 +348,7 @@ func (s *source) read(ctx context.Context, it item, buf []byte, use func([]byte)
 
 // label makes the label of a medium that holds these volumes.
 func (s *source) label(on []int, unfinished bool) ([]document, error) {
-	l := label.New(s.m, s.id, len(s.volumes))
+	l := s.claim
 	l.On, l.Unfinished = on, unfinished
 	for _, v := range s.volumes {
 		l.Total += v.size

@@ -68,6 +68,9 @@ type Label struct {
 	Issued, Expires time.Time
 	SignedBy        []string
 	Sources         []Source
+	// Recipients are the fingerprints of those who can read an encrypted
+	// bundle. Of such a one neither times nor sources are known.
+	Recipients []string
 }
 
 // A Source is a line of the contents.
@@ -158,17 +161,18 @@ func (l Label) view() view {
 	if l.Unfinished {
 		here = fmt.Sprintf("not finished, of %d", l.Volumes)
 	}
-	signed := make([]string, len(l.SignedBy))
-	for i, s := range l.SignedBy {
-		signed[i] = plain(s, maxSource)
-	}
 	v.Facts = []fact{
 		{"Volumes here", here},
 		{"Size here", size(l.Here) + " of " + size(l.Total)},
-		{"Issued", l.Issued.UTC().Format(time.RFC3339)},
-		{"Expires", l.Expires.UTC().Format(time.RFC3339)},
-		{"Signed by", cut(signed)},
 	}
+	if len(l.Recipients) > 0 {
+		v.Kind = "encrypted"
+		v.Facts = append(v.Facts, fact{"Readable by", cut(shown(l.Recipients))})
+		v.Contents = []string{"encrypted"}
+	} else {
+		v.Facts = append(v.Facts, fact{"Issued", l.Issued.UTC().Format(time.RFC3339)}, fact{"Expires", l.Expires.UTC().Format(time.RFC3339)})
+	}
+	v.Facts = append(v.Facts, fact{"Signed by", cut(shown(l.SignedBy))})
 	if l.Unfinished {
 		v.Facts[1].Value = "not finished, of " + size(l.Total)
 	}
@@ -183,6 +187,15 @@ func (l Label) view() view {
 		v.Contents = append(v.Contents, fmt.Sprintf("%s: %s, %s, %s", plain(s.Name, maxSource), count(s.Artifacts, "artifact"), count(s.Files, "file"), size(s.Bytes)))
 	}
 	return v
+}
+
+// shown makes each of a list safe to show.
+func shown(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = plain(s, maxSource)
+	}
+	return out
 }
 
 // plain makes outside text safe to show: what does not print becomes '?', the
