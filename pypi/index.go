@@ -156,9 +156,8 @@ func (f *indexFile) check(project string) error {
 	return nil
 }
 
-// Uploaded tells when the index got the files of a snapshot of this package,
-// by digest, as far as the index told.
-func Uploaded(snap *artifact.Snapshot, st *store.Store) (map[artifact.Digest]time.Time, error) {
+// sealedIndex reads the document of a snapshot; nil where it has none.
+func sealedIndex(st *store.Store, snap *artifact.Snapshot) (*indexDoc, error) {
 	f, ok := snap.MetaFile(indexName)
 	if !ok {
 		return nil, nil
@@ -167,8 +166,14 @@ func Uploaded(snap *artifact.Snapshot, st *store.Store) (map[artifact.Digest]tim
 	if err != nil {
 		return nil, err
 	}
-	doc, err := decodeIndex(raw)
-	if err != nil {
+	return decodeIndex(raw)
+}
+
+// Uploaded tells when the index got the files of a snapshot of this package,
+// by digest, as far as the index told.
+func Uploaded(snap *artifact.Snapshot, st *store.Store) (map[artifact.Digest]time.Time, error) {
+	doc, err := sealedIndex(st, snap)
+	if err != nil || doc == nil {
 		return nil, err
 	}
 	times := make(map[artifact.Digest]time.Time)

@@ -1,6 +1,7 @@
 package pypi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,8 +109,17 @@ type want struct {
 // Resolve reads the lock files and the requirements and, once for each
 // project, its page, and answers with the files that the targets need. It
 // fetches no package, but for source archives that have to tell what they
-// require.
+// require. Where that cannot be had, it answers prev with what the index has
+// taken back since, see [Source.recall].
 func (s *Source) Resolve(ctx context.Context, prev *artifact.Snapshot) (*artifact.Snapshot, []string, error) {
+	snap, notes, err := s.resolve(ctx, prev)
+	if err != nil {
+		return s.recall(ctx, prev, err)
+	}
+	return snap, notes, nil
+}
+
+func (s *Source) resolve(ctx context.Context, prev *artifact.Snapshot) (*artifact.Snapshot, []string, error) {
 	wants, notes, err := s.wants()
 	if err != nil {
 		return nil, nil, err
@@ -280,7 +290,7 @@ func (s *Source) project(ctx context.Context, o *offers, name string, wants []wa
 	case "", "active":
 		r.project.Status = ""
 	case quarantined:
-		return nil, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-QUARANTINED", Subject: s.name + ": " + name, Reason: "the index has put the project into quarantine: " + pg.StatusReason}
+		return nil, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-QUARANTINED", Subject: s.name + ": " + name, Reason: "the index has put the project into quarantine: " + cmp.Or(pg.StatusReason, "no reason given")}
 	default:
 		r.notes = append(r.notes, strings.TrimSpace(fmt.Sprintf("%s is %s upstream %s", name, pg.Status, pg.StatusReason)))
 	}
@@ -447,6 +457,12 @@ func (s *Source) snapshot(results []*resolved) (*artifact.Snapshot, error) {
 		}
 		doc.Projects = append(doc.Projects, r.project)
 	}
+	return s.seal(snap, doc)
+}
+
+// seal puts the index document of a snapshot into the store, and lists it and
+// the provenance objects that it names.
+func (s *Source) seal(snap *artifact.Snapshot, doc *indexDoc) (*artifact.Snapshot, error) {
 	b, err := doc.encode()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)

@@ -319,7 +319,7 @@ func startUpstream(ts *testscript.TestScript, args []string) {
 //	cut=N         the first answer ends after so many bytes
 //
 // or one of html (no JSON is offered), page:PROJECT=FILE (a JSON page instead
-// of a made one), login=USER:PASSWORD and lock=keep.
+// of a made one), quarantine=PROJECT, login=USER:PASSWORD and lock=keep.
 func newIndex(ts *testscript.TestScript, name string, args []string) *pypitest.Index {
 	var files []pypitest.File
 	var lock []string
@@ -334,6 +334,8 @@ func newIndex(ts *testscript.TestScript, name string, args []string) *pypitest.I
 		switch key {
 		case "html":
 			x.HTML = true
+		case "quarantine":
+			x.Status[value] = "quarantined"
 		case "login":
 			x.User, x.Secret, _ = strings.Cut(value, ":")
 		case "lock":
@@ -344,7 +346,7 @@ func newIndex(ts *testscript.TestScript, name string, args []string) *pypitest.I
 		}
 	}
 	made := pypitest.New(files...)
-	made.HTML, made.Pages, made.User, made.Secret = x.HTML, x.Pages, x.User, x.Secret
+	made.HTML, made.Pages, made.Status, made.User, made.Secret = x.HTML, x.Pages, x.Status, x.User, x.Secret
 	if !keep {
 		ts.Check(os.WriteFile(filepath.Join(ts.Getenv("WORK"), name+".txt"), []byte(strings.Join(lock, "\n")+"\n"), 0o600))
 	}
