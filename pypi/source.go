@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -24,12 +23,6 @@ import (
 )
 
 const (
-	// pagesAtOnce is how many pages are read at once, as long as they are
-	// small; memory is at most this many times smallPage.
-	pagesAtOnce = 8
-	// smallPage is the size up to which pages are read side by side. Nearly
-	// all are below; the others are read one at a time.
-	smallPage = 4 << 20
 	// mostErrors bounds how many pins one error names.
 	mostErrors = 20
 	// recordAlias marks a wheel that agrees with its RECORD.
@@ -385,62 +378,6 @@ func (s *Source) size(ctx context.Context, ix *index, raw string) (int64, error)
 		return 0, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NO-SIZE", Subject: s.name + ": " + fetch.Redact(raw), Reason: "neither the index nor the server tells the file's size"}
 	}
 	return n, nil
-}
-
-// page fetches and reads a project's page. host is where it came from.
-func (s *Source) page(ctx context.Context, name string, keep func(string) bool) (pg *page, host string, err error) {
-	ix := s.indexOf(name)
-	u := ix.url.JoinPath(name, "/").String()
-	resp, err := s.get(ctx, ix, u, min(smallPage, s.cfg.MaxPage))
-	if overLimit(err) && s.cfg.MaxPage > smallPage {
-		// A large page: one at a time, so that memory stays flat.
-		s.big.Lock()
-		defer s.big.Unlock()
-		resp, err = s.get(ctx, ix, u, s.cfg.MaxPage)
-	}
-	subject := s.name + ": " + name
-	switch {
-	case overLimit(err):
-		return nil, "", &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE-LIMIT", Subject: subject, Reason: fmt.Sprintf("its page has over %d bytes (max_page)", s.cfg.MaxPage)}
-	case fetch.IsNotFound(err):
-		return nil, "", &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NOT-FOUND", Subject: subject, Reason: "the index does not have the project", Err: err}
-	case err != nil:
-		return nil, "", err
-	}
-	base, err := url.Parse(resp.URL)
-	if err != nil {
-		return nil, "", err
-	}
-	pg, err = parsePage(resp.Header.Get("Content-Type"), resp.Body, base, keep)
-	if err != nil {
-		r := &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE", Subject: subject, Reason: "its page cannot be read", Err: err}
-		switch {
-		case errors.Is(err, errVersion):
-			r.Class, r.Code = artifact.ErrUnavailable, "PYPI-API-VERSION"
-		case errors.Is(err, packaging.ErrFilename):
-			r.Code = "PYPI-FILENAME"
-		}
-		return nil, "", r
-	}
-	if pg.Name != "" {
-		if got, err := packaging.NormalizeName(pg.Name); err != nil || got != name {
-			return nil, "", &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE", Subject: subject, Reason: "the index sent the page of another project", Want: name, Got: clip(pg.Name)}
-		}
-	}
-	return pg, base.Host, nil
-}
-
-func (s *Source) get(ctx context.Context, ix *index, u string, limit int64) (*fetch.Response, error) {
-	resp, err := ix.client.Get(ctx, u, fetch.GetOptions{Accept: acceptPage, Limit: limit})
-	if err == nil && resp.Status != http.StatusOK {
-		return nil, fmt.Errorf("%s: status %d", fetch.Redact(u), resp.Status)
-	}
-	return resp, err
-}
-
-func overLimit(err error) bool {
-	r, ok := errors.AsType[*artifact.Refusal](err)
-	return ok && r.Code == "FETCH-LIMIT"
 }
 
 // snapshot puts the answers together.

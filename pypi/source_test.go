@@ -30,6 +30,7 @@ const (
 type outside struct {
 	*Source
 	store *store.Store
+	dir   string // the store's
 	index *pypitest.Index
 	url   string
 }
@@ -58,12 +59,16 @@ func newOutside(t *testing.T, index http.Handler, locks map[string]string, chang
 		}
 		clients = append(clients, client)
 	}
-	st := newStore(t)
+	storeDir := t.TempDir()
+	st, err := store.Open(storeDir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, err := NewSource(cfg, "pypi/main", clients, st, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &outside{Source: s, store: st, url: srv.URL}
+	o := &outside{Source: s, store: st, dir: storeDir, url: srv.URL}
 	o.index, _ = index.(*pypitest.Index)
 	return o
 }

@@ -85,12 +85,14 @@ type Index struct {
 	Pages        map[string]Page   // by project, instead of a made one
 	Status       map[string]string // by project, PEP 792
 	User, Secret string            // if set, basic authentication is demanded
+	ETags        bool              // pages have validators
 
 	files []File
 
-	mu       sync.Mutex
-	requests []string
-	cut      map[string]bool
+	mu        sync.Mutex
+	requests  []string
+	unchanged int
+	cut       map[string]bool
 }
 
 // New makes an index of these files.
@@ -114,6 +116,13 @@ func (x *Index) Count(prefix string) int {
 		}
 	}
 	return n
+}
+
+// Unchanged is how many pages were asked for with a validator that held.
+func (x *Index) Unchanged() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.unchanged
 }
 
 // ServeHTTP answers GET and HEAD.
@@ -154,6 +163,17 @@ func (x *Index) page(w http.ResponseWriter, r *http.Request, project string) {
 	if p, ok := x.Pages[project]; ok {
 		x.send(w, p.ContentType, p.Body)
 		return
+	}
+	if x.ETags {
+		tag := `"` + File{Body: fmt.Appendf(nil, "%v %v", x.files, x.Status)}.SHA256() + `"`
+		w.Header().Set("ETag", tag)
+		if r.Header.Get("If-None-Match") == tag {
+			x.mu.Lock()
+			x.unchanged++
+			x.mu.Unlock()
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
 	}
 	var files []File
 	for _, f := range x.files {
