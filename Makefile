@@ -46,9 +46,11 @@ clients: build ## real pip (old and new), uv, containerd and skopeo against the 
 	bash testdata/clients/run.sh
 	@if [ "$$(id -u)" = 0 ]; then bash testdata/clients/containerd.sh; else echo "containerd and skopeo: NOT RUN, they need root"; fi
 
-pypi: build ## locks and requirements against real uv and pip
+pypi: build ## real uv, pip, devpi-server, pypiserver and pypi-attestations (3 minutes)
 	sh testdata/need.sh clients
 	bash testdata/clients/inputs.sh
+	bash testdata/devpi/run.sh
+	sh pypi/provenance/testdata/peers.sh
 
 packaging: ## versions, markers and tags against all of pypa/packaging's own tests (8 minutes)
 	sh testdata/packaging/run.sh
