@@ -5,6 +5,7 @@ set -euo pipefail
 OUT=$1 IN=$2 WORK=$3 BOX=$4 RUNS=$5
 MB=${PEER_MB:-2000}
 head -c $((MB * 1000000)) "$WORK/data" >"$WORK/peer"
+MB=$(($(stat -c %s "$WORK/peer") / 1000000)) # there may be less
 ip netns exec "$IN" ip link set d1 arp on
 ip netns exec "$IN" ip addr add 10.9.0.2/24 dev d1 2>/dev/null || true
 
@@ -33,9 +34,11 @@ for run in $(seq "$RUNS"); do
 	pair "plain UDP, 1 Gb/s ($run)" "$WORK/plain receive 10.9.0.2:9000 $BOX/peer" "$WORK/plain send 10.9.0.2:9000 1e9 $WORK/peer"
 	pair "plain UDP, 2.5 Gb/s ($run)" "$WORK/plain receive 10.9.0.2:9000 $BOX/peer" "$WORK/plain send 10.9.0.2:9000 2.5e9 $WORK/peer"
 	if command -v udp-sender >/dev/null; then
-		pair "udpcast --fec 8x8/128, 900m ($run)" \
-			"udp-receiver --nokbd --interface d1 --file $BOX/peer" \
-			"udp-sender --nokbd --interface d0 --async --pointopoint --fec 8x8/128 --max-bitrate 900m --min-receivers 1 --file $WORK/peer"
+		for rate in 900m 2500m; do
+			pair "udpcast --fec 8x8/128, $rate ($run)" \
+				"udp-receiver --nokbd --interface d1 --mcast-rdv-address 224.0.0.1 --rcvbuf 8388608 --file $BOX/peer" \
+				"udp-sender --nokbd --interface d0 --async --autostart 1 --min-receivers 1 --fec 8x8/128 --max-bitrate $rate --mcast-rdv-address 224.0.0.1 --mcast-data-address 232.0.0.1 --file $WORK/peer"
+		done
 	else
 		echo "udpcast: NOT RUN, udp-sender is missing"
 	fi

@@ -4,7 +4,9 @@
 #
 #   bench/diode/run.sh            everything, 10 GB a case
 #   bench/diode/run.sh short      256 MB a case, without the peers; the CI's form
+#   bench/diode/run.sh speed      the figures without a bad line, and the peers
 #
+# MB, RUNS, RATE_1500 and RATE_9000 change how much, how often and how fast.
 # Needs root, iproute2, ethtool, nftables in the kernel; udpcast for the peers.
 # It leaves nothing behind. Every case is byte-exact or the script fails.
 set -euo pipefail
@@ -13,7 +15,8 @@ FORM=${1:-full}
 case $FORM in
 full) MB=${MB:-10000} RUNS=${RUNS:-5} ;;
 short) MB=${MB:-256} RUNS=${RUNS:-1} ;;
-*) echo "usage: $0 [full|short]" >&2; exit 2 ;;
+speed) MB=${MB:-2000} RUNS=${RUNS:-5} ;;
+*) echo "usage: $0 [full|short|speed]" >&2; exit 2 ;;
 esac
 [ "$(id -u)" = 0 ] || { echo "bench/diode: needs root, for network namespaces" >&2; exit 1; }
 for tool in ip ethtool; do
@@ -163,6 +166,7 @@ truncate -s $((MB * 1000000)) "$WORK/data"
 # A virtual machine's memory is slow when it is touched for the first time.
 cp "$WORK/data" "$BOX/warm" && rm "$BOX/warm"
 
+if [ "$FORM" != speed ]; then
 echo "== a bad line: relay in between, profile default (200+20), MTU 1500"
 wire 1500
 R=${RELAY_RATE:-800m}
@@ -177,14 +181,15 @@ BETWEEN=$(awk -v mb=$MB 'BEGIN{print mb*8/1000/1.0/13}')
 # needs a second pass.
 DURING=kills transfer "receiver killed ten times, 1 Gb/s" 1500 1g "" "--profile default --passes $((MB > 1000 ? 1 : 2))" 2>/dev/null
 DURING=stall transfer "receiver stopped for 1 s, 1 Gb/s" 1500 1g "" "--profile default"
+fi
 
 echo "== speed, no relay, $RUNS runs each"
 for run in $(seq "$RUNS"); do
 	wire 1500
-	transfer "MTU 1500, 2.5 Gb/s on the wire ($run)" 1500 2500m "" "--profile default"
+	transfer "MTU 1500, ${RATE_1500:=2500m} on the wire ($run)" 1500 "$RATE_1500" "" "--profile default"
 	wire 9000
-	transfer "MTU 9000, 6 Gb/s on the wire ($run)" 9000 6g "" "--profile default"
+	transfer "MTU 9000, ${RATE_9000:=6g} on the wire ($run)" 9000 "$RATE_9000" "" "--profile default"
 done
-[ "$FORM" = full ] || exit 0
+[ "$FORM" != short ] || exit 0
 wire 1500
 bash bench/diode/peers.sh $OUT $IN "$WORK" "$BOX" "$RUNS"
