@@ -18,9 +18,9 @@ const (
 	// maxPage bounds a project's index page unless the configuration says
 	// otherwise. The largest known is about 40 MiB.
 	maxPage = 256 << 20
-	// mostPerHost is what package indexes ask for: more connections at once
-	// count as unreasonable.
-	mostPerHost = 10
+	// mostPerHost is what uv takes at once. Public indexes ask mirrors for ten
+	// at most; a site's own proxy bears more.
+	mostPerHost = 50
 	// defaultPerHost is used where the configuration says nothing.
 	defaultPerHost = 8
 	// defaultMinAge is how long a file has to be on the index before it is
@@ -87,7 +87,8 @@ type Config struct {
 	AnyRecord []string `yaml:"any_record,omitempty"`
 	// Attestations says how those of files are verified.
 	Attestations *AttestationsConfig `yaml:"attestations,omitempty"`
-	// MaxPerHost bounds the connections to one host; 0 is 8.
+	// MaxPerHost bounds the connections to one host; 0 is 8. A public index
+	// should not be asked for more than 10.
 	MaxPerHost int `yaml:"max_per_host,omitempty"`
 	// MaxPage bounds an index page in bytes; 0 is 256 MiB.
 	MaxPage int64 `yaml:"max_page,omitempty"`

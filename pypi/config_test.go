@@ -39,7 +39,7 @@ func TestValidate(t *testing.T) {
 		"no file":      {func(c *Config) { c.Locks[0].File = "" }, "locks[0].file: missing"},
 		"no password":  {func(c *Config) { c.PasswordFile = "" }, "password_file: "},
 		"no user":      {func(c *Config) { c.User = "" }, "user: "},
-		"connections":  {func(c *Config) { c.MaxPerHost = 11 }, "max_per_host: "},
+		"connections":  {func(c *Config) { c.MaxPerHost = 51 }, "max_per_host: "},
 		"page":         {func(c *Config) { c.MaxPage = -1 }, "max_page: "},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -105,6 +105,9 @@ func pick(e *mirror.Exporter, only []string) error {
 // connections.
 func fetches(cfg *config.Config) int {
 	n := cfg.Limits.Total
+	for i := range cfg.PyPI {
+		n = max(n, cfg.PyPI[i].PerHost())
+	}
 	for i := range cfg.Models {
 		n += modelHosts * cfg.Models[i].PerHost()
 	}
@@ -128,7 +131,7 @@ func (a *app) sources(cfg *config.Config, st *store.Store, log *slog.Logger, onE
 		name := "pypi/" + c.Name
 		p := pool
 		if c.MaxPerHost > 0 {
-			p = fetch.NewPool(c.PerHost(), cfg.Limits.Total)
+			p = fetch.NewPool(c.PerHost(), max(c.PerHost(), cfg.Limits.Total))
 			p.SetBandwidth(line)
 		}
 		var clients []*fetch.Client
