@@ -353,6 +353,9 @@ func (c *Client) upload(ctx context.Context, f *upload.File) error {
 
 // page reads what the index has of a project.
 func (c *Client) page(ctx context.Context, project string) (map[string]upload.Entry, error) {
+	if err := c.login(ctx); err != nil { // the token may have grown old meanwhile
+		return nil, err
+	}
 	u, err := url.Parse(c.root + "/" + c.index + "/+simple/" + project + "/")
 	if err != nil {
 		return nil, err
