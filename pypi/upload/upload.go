@@ -175,7 +175,7 @@ func (t *Target) project(ctx context.Context, rep *Report, project string, files
 			continue
 		}
 		err := t.upload(ctx, f)
-		if errors.Is(err, artifact.ErrUnavailable) {
+		if errors.Is(err, artifact.ErrUnavailable) && !isLogin(err) {
 			rep.Leave(f, err)
 			continue
 		}
@@ -201,6 +201,13 @@ func (t *Target) project(ctx context.Context, rep *Report, project string, files
 		}
 	}
 	return nil
+}
+
+// isLogin is an error that every further file would meet too, until the
+// target locks the account.
+func isLogin(err error) bool {
+	r, ok := errors.AsType[*artifact.Refusal](err)
+	return ok && r.Code == CodeLogin
 }
 
 // Other refuses a file that a target has with other bytes.
@@ -250,7 +257,7 @@ func (t *Target) upload(ctx context.Context, f *File) error {
 // refused tells what the target said.
 func (t *Target) refused(op string, resp *Answer) error {
 	code := CodeRefused
-	if resp.Status == http.StatusUnauthorized || resp.Status == http.StatusForbidden {
+	if resp.Status == http.StatusUnauthorized { // 403 may be about this one file
 		code = CodeLogin
 	}
 	return &artifact.Refusal{Class: artifact.ErrUnavailable, Code: code, Subject: t.cfg.Name, Reason: op + ": the target says " + resp.Words()}

@@ -152,14 +152,18 @@ func TestPublish(t *testing.T) {
 }
 
 func TestPublishRefused(t *testing.T) {
-	for status, want := range map[int]string{400: CodeRefused, 403: CodeLogin, 409: CodeRefused, 500: CodeRefused} {
+	for status, want := range map[int]string{400: CodeRefused, 403: CodeRefused, 409: CodeRefused, 500: CodeRefused} {
 		s := &fake{files: map[string]string{}, refuse: status}
 		rep, err := s.target(t).Publish(t.Context(), []File{file(wheel, "bytes")})
 		if err != nil || len(rep.Left) != 1 || codeOf(rep.Left[0].Err) != want || !strings.Contains(rep.Left[0].Err.Error(), "not here") {
 			t.Errorf("%d: %+v, %v", status, rep, err)
 		}
 	}
-	s := &fake{files: map[string]string{}, late: true}
+	s := &fake{files: map[string]string{}, refuse: 401}
+	if rep, err := s.target(t).Publish(t.Context(), []File{file(wheel, "bytes")}); codeOf(err) != CodeLogin || len(rep.Left) != 0 {
+		t.Errorf("401: %+v, %v", rep, err)
+	}
+	s = &fake{files: map[string]string{}, late: true}
 	if rep, err := s.target(t).Publish(t.Context(), []File{file(wheel, "bytes")}); err != nil || rep.Uploaded != 1 || len(rep.Notes) != 1 {
 		t.Errorf("listed later: %+v, %v", rep, err)
 	}
