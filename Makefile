@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients pypi packaging clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-pypi-serve bench-diode clean
+.PHONY: help build check lint test demo crash clients pypi crosscheck packaging clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-pypi bench-pypi-serve bench-diode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ pypi: build ## real uv, pip, devpi-server, pypiserver and pypi-attestations (3 m
 	bash testdata/clients/inputs.sh
 	bash testdata/devpi/run.sh
 	sh pypi/provenance/testdata/peers.sh
+
+crosscheck: ## 40 sets of requirements for 4 targets each, beside uv and pip (an hour)
+	bash testdata/resolve/crosscheck.sh
 
 packaging: ## versions, markers and tags against all of pypa/packaging's own tests (8 minutes)
 	sh testdata/packaging/run.sh
@@ -96,6 +99,9 @@ bench-models: build ## figures for models, beside hf download and nginx
 bench-scan: build ## figures of the scanners, beside clamscan, Trivy's own engine, picklescan, modelscan and fickling
 	sh testdata/need.sh scan
 	bash bench/scan/run.sh
+
+bench-pypi: build ## figures of resolving and fetching, beside pip, uv and bandersnatch
+	bash bench/pypi/run.sh
 
 bench-pypi-serve: ## figures of the index server, beside nginx
 	bash bench/pypi-serve/run.sh

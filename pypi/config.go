@@ -22,7 +22,7 @@ const (
 	// at most; a site's own proxy bears more.
 	mostPerHost = 50
 	// defaultPerHost is used where the configuration says nothing.
-	defaultPerHost = 8
+	defaultPerHost = 10
 	// defaultMinAge is how long a file has to be on the index before it is
 	// chosen. Indexes take new files for a release during 14 days; after that
 	// the set of its files can only shrink, and malicious ones have mostly
@@ -87,8 +87,8 @@ type Config struct {
 	AnyRecord []string `yaml:"any_record,omitempty"`
 	// Attestations says how those of files are verified.
 	Attestations *AttestationsConfig `yaml:"attestations,omitempty"`
-	// MaxPerHost bounds the connections to one host; 0 is 8. A public index
-	// should not be asked for more than 10.
+	// MaxPerHost bounds the connections to one host; 0 is 10, which is the most
+	// that a public index should be asked for.
 	MaxPerHost int `yaml:"max_per_host,omitempty"`
 	// MaxPage bounds an index page in bytes; 0 is 256 MiB.
 	MaxPage int64 `yaml:"max_page,omitempty"`

@@ -139,7 +139,7 @@ type Files struct {
 
 // Limits bound connections over all sources.
 type Limits struct {
-	PerHost int `yaml:"per_host" default:"8" doc:"connections to one host at once"`
+	PerHost int `yaml:"per_host" default:"10" doc:"connections to one host at once"`
 	Total   int `yaml:"total" default:"16" doc:"connections at once"`
 	// Bandwidth is of the bodies; headers and handshakes come on top.
 	Bandwidth Rate `yaml:"bandwidth" doc:"how fast to fetch, over all sources, as 200Mbit/s (default: as fast as it goes)"`

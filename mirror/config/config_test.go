@@ -175,7 +175,7 @@ func TestLoadMinimal(t *testing.T) {
 		t.Errorf("defaults below an empty key: %+v, gap %q", c.Serve, c.Gap)
 	}
 	c, _ = load(t, "version: 1\nrole: outside\n")
-	if c.VolumeSize != 1<<30 || c.ExpiresAfter.Duration() != 30*24*time.Hour || c.Limits != (Limits{PerHost: 8, Total: 16}) {
+	if c.VolumeSize != 1<<30 || c.ExpiresAfter.Duration() != 30*24*time.Hour || c.Limits != (Limits{PerHost: 10, Total: 16}) {
 		t.Errorf("defaults: volume_size %s, expires_after %s, limits %+v", c.VolumeSize, c.ExpiresAfter, c.Limits)
 	}
 }

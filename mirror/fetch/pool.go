@@ -14,7 +14,7 @@ import (
 
 const (
 	// defaultPerHost is polite to a public index and fills a fast line.
-	defaultPerHost = 8
+	defaultPerHost = 10
 	// defaultTotal bounds the buffers and connections of a run.
 	defaultTotal = 32
 	// dialTime, tlsTime and keepIdle are those of net/http's own transport,
