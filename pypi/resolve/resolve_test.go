@@ -196,6 +196,42 @@ func TestSolve(t *testing.T) {
 	}
 }
 
+// One decision that rules out every version of a project with thousands costs
+// the metadata of a few of them, not of all.
+func TestPutOff(t *testing.T) {
+	for name, tt := range map[string]struct {
+		index string
+		wants []string
+		want  string
+	}{
+		// dates 4 is the newest, and nothing of core goes with it.
+		"two": {"dates 4:\ndates 3:\n", []string{"dates", "core"}, "core==999 dates==3"},
+		// The requirement comes in two steps.
+		"three": {"dates 4:\ndates 3:\nui 1: core\n", []string{"dates", "ui"}, "core==999 dates==3 ui==1"},
+		// What rules core out was not decided itself, but follows from a decision.
+		"follows": {"dates 4:\ndates 3:\nform 2: dates>=4\nform 1: dates\n", []string{"form", "core"}, "core==999 dates==3 form==1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b strings.Builder
+			b.WriteString(tt.index)
+			for v := range 1000 {
+				fmt.Fprintf(&b, "core %d: dates<4\n", v)
+			}
+			x := newToy(t, b.String())
+			sol, err := Solve(t.Context(), x, Problem{Target: target(t, "cp312-win_amd64"), Wants: wants(t, tt.wants...)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := show(sol); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+			if x.asked > 20 {
+				t.Errorf("the metadata of %d versions was read", x.asked)
+			}
+		})
+	}
+}
+
 func TestBecause(t *testing.T) {
 	sol, err := Solve(t.Context(), newToy(t, "a 1 extra=x: b, c ; extra == 'x'\nb 1: c\nc 1:"), Problem{Target: target(t, "cp312-win_amd64"), Wants: wants(t, "a[x]", "c", "a[typo]")})
 	if err != nil {

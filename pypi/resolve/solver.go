@@ -10,7 +10,8 @@ import (
 )
 
 // early is how many conflicts make a project be decided before others: what
-// keeps failing should fail soon.
+// keeps failing should fail soon. As many versions of one project that one
+// decision rules out put that decision off until the end.
 const early = 5
 
 // A pkg is one variable of the problem: a project, or a project's extra.
@@ -27,6 +28,7 @@ type pkg struct {
 	trail    []int
 	incompat []*incompat
 	blamed   int
+	late     bool // its decision ruled out many versions of another project
 }
 
 func (p *pkg) size() int { return p.absent + 1 }
@@ -80,6 +82,9 @@ type solver struct {
 	edges map[edge][]*pkg
 	// tied are the versions of extras that are bound to their project's.
 	tied map[edge]bool
+	// clashes count how often a version of the first was ruled out by what had
+	// been decided for the second.
+	clashes map[[2]*pkg]int
 }
 
 // An edge begins at one version of a package; that of the root is the wants.
@@ -92,7 +97,7 @@ func newSolver(ctx context.Context, index Index, p *Problem, unlocked map[string
 	return &solver{
 		ctx: ctx, index: index, p: p, unlocked: unlocked, env: p.Target.Env,
 		projects: make(map[string]*project), byName: make(map[[2]string]*pkg),
-		notes: make(map[string]bool), edges: make(map[edge][]*pkg), tied: make(map[edge]bool),
+		notes: make(map[string]bool), edges: make(map[edge][]*pkg), tied: make(map[edge]bool), clashes: make(map[[2]*pkg]int),
 	}
 }
 
@@ -328,6 +333,9 @@ func (s *solver) decide() (*pkg, error) {
 	if err != nil {
 		return nil, err
 	}
+	if conflict && s.putOff(p, v) {
+		return p, nil
+	}
 	if p.extra == "" {
 		for _, q := range s.pkgs[1:] {
 			if q.name == p.name && q.extra != "" {
@@ -343,19 +351,52 @@ func (s *solver) decide() (*pkg, error) {
 	return p, nil
 }
 
+// putOff looks which decision rules out p at v. Once it has ruled out so many
+// versions, it is taken back and comes late, and p soon: else every version of
+// p would be asked for its metadata, to find that an older one of a project with
+// as many has the same dependency.
+func (s *solver) putOff(p *pkg, v int) bool {
+	for _, i := range p.incompat {
+		if !i.rulesOut(p, v) {
+			continue
+		}
+		level := 0
+		for _, t := range i.terms {
+			if t.pkg != p {
+				level = max(level, s.trail[s.satisfier(t.pkg, t.set)].level)
+			}
+		}
+		if level == 0 {
+			continue // follows from the wants
+		}
+		at := slices.IndexFunc(s.trail, func(a assignment) bool { return a.level == level && a.cause == nil })
+		culprit := s.trail[at].pkg
+		pair := [2]*pkg{p, culprit}
+		if s.clashes[pair]++; s.clashes[pair] != early {
+			continue
+		}
+		p.blamed, culprit.late = max(p.blamed, early), true
+		s.backtrack(level - 1)
+		return true
+	}
+	return false
+}
+
 // urgent is the next package to decide: one that often failed, one that has
-// a single version left, or the one that was met first. A project comes
-// before its extras.
+// a single version left, or the one that was met first, and last one that was
+// put off. A project comes before its extras.
 func (s *solver) urgent() *pkg {
 	var best *pkg
 	rank := func(p *pkg) (int, int) {
 		switch {
 		case p.extra != "" && s.byName[[2]string{p.name, ""}].decided < 0:
-			return 3, 0
+			return 4, 0
 		case p.blamed >= early:
 			return 0, -p.blamed
 		case p.current.count() == 1:
 			return 1, 0
+		case p.late:
+			return 3, 0
 		}
 		return 2, 0
 	}
