@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// control sends descriptors and heartbeats until stop.
+// control sends descriptors and heartbeats until stop. The first heartbeat is
+// sent before.
 func (s *Sender) control(stop <-chan struct{}, objects int) error {
 	t := time.NewTicker(descriptorEvery)
 	defer t.Stop()
-	for tick := 0; ; tick++ {
+	for tick := 1; ; tick++ {
 		if tick%int(heartbeatEvery/descriptorEvery) == 0 {
 			if err := s.heartbeat(stateSending, objects); err != nil {
 				return err
@@ -51,11 +52,11 @@ func (s *Sender) describe(o *sending) error {
 	s.mu.Unlock()
 	d.clock = time.Now()
 	seq := tr.seq.Add(1) - 1
-	return s.controlPacket(header{kind: typeDescriptor, transfer: tr.id, sequence: uint32(seq)}, d.encode)
+	return s.controls.send(header{kind: typeDescriptor, transfer: tr.id, sequence: uint32(seq)}, d.encode)
 }
 
 func (s *Sender) heartbeat(state byte, waiting int) error {
-	hb := heartbeat{state: state, waiting: waiting, sent: uint64(s.sent.Load()), clock: time.Now(), rate: uint64(s.c.Rate)}
+	hb := heartbeat{state: state, waiting: waiting, sent: uint64(s.sent.Load()), rate: uint64(s.c.Rate)}
 	s.mu.Lock()
 	for _, o := range s.known {
 		if !o.desc.ended {
@@ -63,17 +64,7 @@ func (s *Sender) heartbeat(state byte, waiting int) error {
 		}
 	}
 	s.mu.Unlock()
-	return s.controlPacket(header{kind: typeHeartbeat, transfer: s.session.id, sequence: uint32(s.session.seq.Add(1))}, hb.encode)
-}
-
-func (s *Sender) controlPacket(h header, encode func([]byte)) error {
-	var p [ControlSize]byte
-	s.c.Key.put(p[:], h)
-	encode(p[headerSize:])
-	s.c.Key.sign(p[:])
-	s.controlMu.Lock()
-	defer s.controlMu.Unlock()
-	return s.c.Control.Send(p[:])
+	return s.controls.beat(s.session, hb)
 }
 
 // checkTicket refuses a ticket that does not fit the object.

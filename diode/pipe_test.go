@@ -87,7 +87,7 @@ var testKey = func() *Key {
 
 // A bed is a sender and a receiver with a wire between them.
 type bed struct {
-	t      *testing.T
+	t      testing.TB
 	wire   *wire
 	send   SenderConfig
 	inbox  string

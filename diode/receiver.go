@@ -29,8 +29,16 @@ const (
 	// earlyTicks is how long they are kept, in seconds.
 	earlyTicks = 2
 	// slabSize is what is written at once; slabs is how many are under way.
-	slabSize = 256 << 10
-	slabs    = 64
+	slabSize = 512 << 10
+	slabs    = 32
+	// slabTime is how long a slab that is not full waits for more. A kill loses
+	// what is in it, as it loses what is in the socket.
+	slabTime = 5 * time.Millisecond
+	// maxJobs bounds what waits for a worker.
+	maxJobs = 4*maxObjects*maxOpen + slabs
+	// lightSize is what a small object has at most: repaired and hashed in a
+	// tenth of a second, it need not wait for one that takes many.
+	lightSize = 16 << 20
 	// quiet is after how long an object without packets makes room for
 	// another, in ticks.
 	quiet = 3
@@ -109,21 +117,25 @@ type Receiver struct {
 	early     earlyBuffer
 	accepted  *acceptedList
 	slab      *slab
+	slabbed   time.Time // when the slab was first seen with something in it
 	tick      int64
 	ticked    time.Time
 	heard     time.Time
 	up        bool
+	health    health
 	ending    bool  // the queue is closed
 	parity    int64 // bytes of parity symbols that were accepted
 
 	counts   counters
 	snapshot atomic.Pointer[Status]
 
-	free   chan *slab
+	free   *slabPool
 	queue  chan work // to the writer
-	jobs   chan work // to the worker
+	heavy  chan work // to a worker
+	light  chan work // to the other, of small objects
 	saves  chan []*saving
 	saving atomic.Bool
+	jobs   atomic.Int64 // for the workers, not done with
 
 	mu     sync.Mutex
 	events []func() // of other goroutines, to be run by the packets' thread
@@ -146,9 +158,9 @@ func NewReceiver(c ReceiverConfig) (_ *Receiver, err error) {
 		c.Parity = defaultParity
 	}
 	r := &Receiver{
-		c: c, transfers: map[uint64]*object{}, objects: map[objectID]*object{},
-		free: make(chan *slab, slabs), queue: make(chan work, 2*slabs), jobs: make(chan work, 4*maxObjects*maxOpen+slabs),
-		saves: make(chan []*saving, 1),
+		c: c, transfers: map[uint64]*object{}, objects: map[objectID]*object{}, health: health{sessions: map[uint64]*session{}},
+		free: newSlabPool(), queue: make(chan work, 2*slabs),
+		heavy: make(chan work, maxJobs), light: make(chan work, maxJobs), saves: make(chan []*saving, 1),
 	}
 	defer func() {
 		if err != nil {
@@ -176,12 +188,13 @@ func NewReceiver(c ReceiverConfig) (_ *Receiver, err error) {
 	if r.accepted, err = openAccepted(r.state); err != nil {
 		return nil, err
 	}
-	for range slabs {
-		r.free <- &slab{buf: make([]byte, 0, slabSize)}
-	}
-	r.slab = <-r.free
+	r.slab, _ = r.free.get()
 	return r, nil
 }
+
+// Busy reports whether something is being repaired, hashed or moved. What ends a
+// receiver for want of packets waits for that.
+func (r *Receiver) Busy() bool { return r.jobs.Load() > 0 }
 
 // Close gives the inbox back.
 func (r *Receiver) Close() error {
@@ -207,7 +220,8 @@ func (r *Receiver) Run(ctx context.Context, s Socket) error {
 	r.heard = r.ticked
 	var wg sync.WaitGroup
 	wg.Go(r.write)
-	wg.Go(r.work)
+	wg.Go(func() { r.work(r.heavy) })
+	wg.Go(func() { r.work(r.light) })
 	wg.Go(r.save)
 	err := r.reopen()
 	if err == nil {
@@ -215,6 +229,7 @@ func (r *Receiver) Run(ctx context.Context, s Socket) error {
 	}
 	// In the order of the flow: what one still has, the next one gets.
 	r.ending = true
+	r.counts.fold()
 	r.startSaving()
 	r.flush()
 	close(r.queue)
@@ -264,11 +279,14 @@ func (r *Receiver) runEvents() {
 	}
 }
 
-// idle is called by the socket when nothing waits.
+// idle is called by the socket when nothing waits, and now and then when
+// something does.
 func (r *Receiver) idle() {
-	r.flush()
+	now := time.Now()
+	r.counts.fold()
+	r.flushOld(now)
 	r.runEvents()
-	if now := time.Now(); now.Sub(r.ticked) >= time.Second {
+	if now.Sub(r.ticked) >= time.Second {
 		r.ticked = now
 		r.tick++
 		r.everySecond(now)
@@ -277,7 +295,7 @@ func (r *Receiver) idle() {
 
 // everySecond saves, looks after the link, and publishes the status.
 func (r *Receiver) everySecond(now time.Time) {
-	if r.up && now.Sub(r.heard) > 3*heartbeatEvery {
+	if r.up && now.Sub(r.heard) > silence {
 		r.up = false
 		r.c.OnEvent(Event{Kind: LinkDown, Reason: "no packet with a good tag for 3 s"})
 	}

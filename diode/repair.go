@@ -29,7 +29,8 @@ func tileColumns(k, payload, columns int) int {
 const workPriority = 10
 
 // A worker repairs generations, hashes what is whole, and moves objects to
-// their names. One goroutine has it.
+// their names. One goroutine has it. There are two: what is small and urgent
+// does not wait until gigabytes are hashed.
 type worker struct {
 	r     *Receiver
 	codes map[int]*fec.Code
@@ -37,15 +38,14 @@ type worker struct {
 	par   []byte
 }
 
-// work is the worker's goroutine.
-func (r *Receiver) work() {
-	defer close(r.saves)
+// work is a worker's goroutine.
+func (r *Receiver) work(jobs <-chan work) {
 	// Repair and hashing can wait for packets, and packets cannot wait. The
 	// thread ends with this goroutine.
 	runtime.LockOSThread()
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, workPriority) // a wish
 	w := &worker{r: r, codes: map[int]*fec.Code{}}
-	for job := range r.jobs {
+	for job := range jobs {
 		if job.generation != nil {
 			g := job.generation
 			symbols, err := w.whole(g)

@@ -8,11 +8,18 @@ import (
 	"time"
 )
 
-// packet is where every datagram arrives. It checks, marks and copies; disks
-// and repair are for others.
+// packet is where every datagram arrives.
 func (r *Receiver) packet(p []byte) {
+	r.counts.newPackets++
+	if kind := r.take(p); kind == typeSymbol || kind == typeFiller {
+		r.health.carried++
+	}
+}
+
+// take checks a datagram, marks and copies; disks and repair are for others.
+// It answers the type, 0 for one that was refused.
+func (r *Receiver) take(p []byte) (kind byte) {
 	c := &r.counts
-	c.packets.Add(1)
 	var h header
 	var payload []byte
 	v := otherKey
@@ -23,7 +30,7 @@ func (r *Receiver) packet(p []byte) {
 	}
 	if v != accepted {
 		c.refused(v)
-		return
+		return 0
 	}
 	switch h.kind {
 	case typeSymbol:
@@ -31,10 +38,11 @@ func (r *Receiver) packet(p []byte) {
 	case typeDescriptor:
 		r.descriptor(h, payload)
 	case typeHeartbeat:
-		r.heartbeat(payload)
+		r.heartbeat(h, payload)
 	default:
 		c.filler.Add(1)
 	}
+	return h.kind
 }
 
 // hear takes note that the link works; called for control packets, which
@@ -47,16 +55,20 @@ func (r *Receiver) hear() {
 	}
 }
 
-func (r *Receiver) heartbeat(payload []byte) {
+func (r *Receiver) heartbeat(h header, payload []byte) {
 	hb, err := parseHeartbeat(payload)
 	if err != nil {
 		r.counts.malformed.Add(1)
 		return
 	}
+	if !r.health.beat(h.transfer, h.sequence, hb, time.Now()) {
+		r.counts.old.Add(1)
+		return
+	}
 	r.counts.heartbeats.Add(1)
 	r.hear()
 	r.counts.rate.Store(int64(hb.rate & (1<<63 - 1)))
-	if hb.state == stateLeaving {
+	if r.health.gone {
 		r.up = false
 		r.c.OnEvent(Event{Kind: SenderGone})
 	}
@@ -140,7 +152,7 @@ func (r *Receiver) attach(transfer uint64, d *descriptor) *object {
 	}
 	o.transfers[transfer] = true
 	r.transfers[transfer] = o
-	r.early.replay(transfer, func(p []byte) { r.packet(p) })
+	r.early.replay(transfer, func(p []byte) { r.take(p) })
 	return o
 }
 
@@ -351,7 +363,7 @@ func (r *Receiver) place(g *generation, h header, payload []byte) {
 		r.keep(g, paritySegment, int64(bit-o.k*o.columns)*int64(o.payload), bit, payload)
 	}
 	g.topRow = max(g.topRow, row+1)
-	c.symbols.Add(1)
+	c.newSymbols++
 	if g.short == 0 {
 		r.repair(g)
 	}
@@ -400,6 +412,7 @@ func (r *Receiver) closeGeneration(g *generation) {
 func (r *Receiver) repair(g *generation) {
 	g.busy = true
 	r.flush()
+	r.jobs.Add(1)
 	r.queue <- work{generation: g}
 }
 
@@ -417,6 +430,7 @@ func (r *Receiver) repaired(g *generation, symbols int) {
 	setRange(o.done, g.n, 1)
 	o.left--
 	r.finish(o)
+	r.jobs.Add(-1) // now that the next is counted
 }
 
 // finish hands a whole object to the worker.
@@ -425,11 +439,13 @@ func (r *Receiver) finish(o *object) {
 		return
 	}
 	o.finishing = true
+	r.jobs.Add(1)
 	r.queue <- work{object: o}
 }
 
 // finished is called when the object is in the inbox, or was dropped.
 func (r *Receiver) finished(o *object, err error) {
+	defer r.jobs.Add(-1)
 	// After a wrong digest too: the same bytes would come again.
 	for t := range o.transfers {
 		r.accepted.add(t)

@@ -15,6 +15,17 @@ type counters struct {
 	notOurs, otherVersion, otherKey, badTag, malformed   atomic.Int64
 	duplicate, unneeded, old, early, rejected, spoolFull atomic.Int64
 	repaired, generations, objects, failed, stalls, rate atomic.Int64
+
+	// What counts every packet belongs to the packets' thread until [fold]: an
+	// atomic addition waits until the bytes copied before it are in the cache.
+	newPackets, newSymbols int64
+}
+
+// fold makes what the packets' thread has counted known to others.
+func (c *counters) fold() {
+	c.packets.Add(c.newPackets)
+	c.symbols.Add(c.newSymbols)
+	c.newPackets, c.newSymbols = 0, 0
 }
 
 func (c *counters) refused(v verdict) {
@@ -60,11 +71,21 @@ type Counts struct {
 
 // A Status is what a receiver knows, once a second.
 type Status struct {
-	Schema  string         `json:"schema"`
-	Time    time.Time      `json:"time"`
-	Link    string         `json:"link"` // up or down
-	Heard   time.Time      `json:"heard"`
-	Rate    int64          `json:"sender_rate"` // bits a second, as it says
+	Schema  string      `json:"schema"`
+	Time    time.Time   `json:"time"`
+	Link    string      `json:"link"` // up or down
+	Heard   time.Time   `json:"heard"`
+	Sender  SenderState `json:"sender"`
+	Waiting int         `json:"sender_waiting"` // objects, as it says
+	Rate    int64       `json:"sender_rate"`    // bits a second, as it says
+	// Missed are heartbeats. Arrived of Sent symbols and fillers came, repaired or
+	// not, as far as heartbeats tell.
+	Missed  int64 `json:"heartbeats_missed"`
+	Sent    int64 `json:"sender_packets"`
+	Arrived int64 `json:"arrived_packets"`
+	// Ahead is how many seconds this host's clock is before the sender's; nil
+	// before the first heartbeat.
+	Ahead   *float64       `json:"clock_ahead_seconds"`
 	Counts  Counts         `json:"counts"`
 	Objects []ObjectStatus `json:"objects"`
 }
@@ -97,9 +118,14 @@ func (r *Receiver) Status() *Status { return r.snapshot.Load() }
 
 // publish makes a new status.
 func (r *Receiver) publish() {
+	now, h := time.Now(), &r.health
 	s := &Status{
-		Schema: "darkdiode.receiver/v1", Time: time.Now().UTC(), Link: "down", Heard: r.heard.UTC(), Rate: r.counts.rate.Load(),
-		Counts: r.Counts(), Objects: []ObjectStatus{},
+		Schema: "darkdiode.receiver/v1", Time: now.UTC(), Link: "down", Heard: r.heard.UTC(), Sender: h.state(now), Waiting: h.waiting(now),
+		Rate: r.counts.rate.Load(), Missed: h.missed, Sent: h.sent, Arrived: h.arrived, Counts: r.Counts(), Objects: []ObjectStatus{},
+	}
+	if h.known {
+		ahead := h.ahead.Seconds()
+		s.Ahead = &ahead
 	}
 	if r.up {
 		s.Link = "up"
@@ -125,6 +151,17 @@ func (s *Status) Metrics() []byte {
 		missing += o.Missing
 	}
 	fmt.Fprintf(&b, "darkdiode_link_up %d\ndarkdiode_heard_timestamp_seconds %d\n", up, s.Heard.Unix())
+	for _, state := range []SenderState{SenderUnknown, SenderSending, SenderIdle, SenderLeft, SenderSilent} {
+		is := 0
+		if s.Sender == state {
+			is = 1
+		}
+		fmt.Fprintf(&b, "darkdiode_sender{state=%q} %d\n", state, is)
+	}
+	fmt.Fprintf(&b, "darkdiode_heartbeats_missed_total %d\ndarkdiode_sender_packets_total %d\ndarkdiode_arrived_packets_total %d\n", s.Missed, s.Sent, s.Arrived)
+	if s.Ahead != nil {
+		fmt.Fprintf(&b, "darkdiode_clock_ahead_seconds %.3f\n", *s.Ahead)
+	}
 	fmt.Fprintf(&b, "darkdiode_objects_under_way %d\ndarkdiode_generations_missing %d\n", len(s.Objects), missing)
 	c := s.Counts
 	for _, m := range []struct {

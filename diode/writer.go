@@ -3,7 +3,15 @@ package diode
 import (
 	"fmt"
 	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// writePriority is a nice value: before everything but the packets' thread.
+const writePriority = -9
 
 // A segmentKind is the file that a segment goes to.
 type segmentKind int
@@ -28,6 +36,49 @@ type slab struct {
 	segs []segment
 }
 
+// A slabPool holds the empty slabs. The one that came back last is given out
+// first, since the processor's caches still have it.
+type slabPool struct {
+	mu    sync.Mutex
+	list  []*slab
+	again chan struct{} // one came back
+}
+
+func newSlabPool() *slabPool {
+	p := &slabPool{again: make(chan struct{}, 1)}
+	for range slabs {
+		p.list = append(p.list, &slab{buf: make([]byte, 0, slabSize)})
+	}
+	return p
+}
+
+func (p *slabPool) put(s *slab) {
+	p.mu.Lock()
+	p.list = append(p.list, s)
+	p.mu.Unlock()
+	select {
+	case p.again <- struct{}{}:
+	default:
+	}
+}
+
+// get is for one goroutine; waited tells that there was none.
+func (p *slabPool) get() (s *slab, waited bool) {
+	for {
+		p.mu.Lock()
+		if n := len(p.list); n > 0 {
+			s = p.list[n-1]
+			p.list = p.list[:n-1]
+		}
+		p.mu.Unlock()
+		if s != nil {
+			return s, waited
+		}
+		waited = true
+		<-p.again
+	}
+}
+
 // work is what goes through the writer, in order: a slab to write; a
 // generation or an object that is for the worker once everything before it is
 // on disk; or a function to be called then.
@@ -36,6 +87,14 @@ type work struct {
 	generation *generation
 	object     *object
 	call       func() error
+}
+
+// size is that of the object of a job.
+func (w work) size() int64 {
+	if w.generation != nil {
+		return w.generation.object.size
+	}
+	return w.object.size
 }
 
 // keep appends a symbol to the slab.
@@ -65,12 +124,23 @@ func (r *Receiver) flush() {
 	if len(r.slab.buf) == 0 {
 		return
 	}
+	r.slabbed = time.Time{}
 	r.queue <- work{slab: r.slab}
-	select {
-	case r.slab = <-r.free:
-	default:
+	stalled := false
+	if r.slab, stalled = r.free.get(); stalled {
 		r.counts.stalls.Add(1)
-		r.slab = <-r.free
+	}
+}
+
+// flushOld hands on a slab that has waited long enough to be filled: every one
+// handed on wakes the writer.
+func (r *Receiver) flushOld(now time.Time) {
+	switch {
+	case len(r.slab.buf) == 0:
+	case r.slabbed.IsZero():
+		r.slabbed = now
+	case now.Sub(r.slabbed) >= slabTime:
+		r.flush()
 	}
 }
 
@@ -83,7 +153,15 @@ func (r *Receiver) after(f func() error) {
 // write is the writer. After a failure it drops what comes, so that nobody
 // waits for it.
 func (r *Receiver) write() {
-	defer close(r.jobs)
+	defer func() {
+		close(r.heavy)
+		close(r.light)
+		close(r.saves)
+	}()
+	// When the writer waits for a processor, so do packets soon. The thread ends
+	// with this goroutine.
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, writePriority) // needs CAP_SYS_NICE, and does without
 	broken := false
 	for w := range r.queue {
 		switch {
@@ -98,13 +176,16 @@ func (r *Receiver) write() {
 				}
 			}
 			w.slab.buf, w.slab.segs = w.slab.buf[:0], w.slab.segs[:0]
-			r.free <- w.slab
+			r.free.put(w.slab)
 		case w.call != nil:
 			if err := w.call(); err != nil {
 				r.fail(err)
 			}
-		case !broken:
-			r.jobs <- w
+		case broken:
+		case w.size() <= lightSize:
+			r.light <- w
+		default:
+			r.heavy <- w
 		}
 	}
 }

@@ -24,7 +24,10 @@ import (
 const usage = `darkdiode sends files over a link that never answers, or receives them.
 
   darkdiode send --to ADDRESS:PORT --key FILE --rate RATE [flags] FILE|FOLDER...
+  darkdiode send --to ADDRESS:PORT --key FILE --beat
   darkdiode receive --inbox FOLDER --key FILE --interface NAME [flags]
+  darkdiode send --check --to ADDRESS:PORT [--rate RATE]
+  darkdiode receive --check --interface NAME [--status FILE]
   darkdiode version
 
 darkdiode send --help and darkdiode receive --help list the flags. Every flag

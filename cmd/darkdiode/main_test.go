@@ -55,6 +55,61 @@ func freePort(t *testing.T) int {
 	return c.LocalAddr().(*net.UDPAddr).Port
 }
 
+// A listener is a receiver on loopback.
+type listener struct {
+	cmd    *exec.Cmd
+	stdout bytes.Buffer
+	lines  chan string // of stderr, after "ready"
+	before []string    // up to it
+}
+
+func listen(t *testing.T, port int, args ...string) *listener {
+	t.Helper()
+	l := &listener{lines: make(chan string, 1000)}
+	l.cmd = program(t, append([]string{"receive", "--backend", "udp", "--address", "127.0.0.1", "--port", fmt.Sprint(port), "--ring", "4194304", "--unproven"}, args...)...)
+	stderr, err := l.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.cmd.Stdout = &l.stdout
+	if err := l.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() {
+		l.before = append(l.before, lines.Text())
+		if strings.HasPrefix(lines.Text(), "ready;") {
+			break
+		}
+	}
+	go func() {
+		defer close(l.lines)
+		for lines.Scan() {
+			l.lines <- lines.Text()
+		}
+	}()
+	return l
+}
+
+// until reads lines up to the one that begins with prefix.
+func (l *listener) until(t *testing.T, prefix string) {
+	t.Helper()
+	var seen []string
+	for line := range l.lines {
+		if seen = append(seen, line); strings.HasPrefix(line, prefix) {
+			return
+		}
+	}
+	t.Fatalf("the receiver never said %q but\n%s", prefix, strings.Join(seen, "\n"))
+}
+
+// wait waits for its end.
+func (l *listener) wait() error {
+	for range l.lines { // until its end
+	}
+	return l.cmd.Wait()
+}
+
 // TestRoad sends a folder over loopback into an inbox.
 func TestRoad(t *testing.T) {
 	key, inbox, port := keyFile(t), t.TempDir(), freePort(t)
@@ -66,40 +121,14 @@ func TestRoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	receiver := program(t, "receive", "--inbox", inbox, "--key", key, "--backend", "udp", "--address", "127.0.0.1",
-		"--port", fmt.Sprint(port), "--ring", "4194304", "--unproven", "--until-idle", "2s", "--json", "--status", filepath.Join(t.TempDir(), "status.json"))
-	stderr, err := receiver.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var stdout bytes.Buffer
-	receiver.Stdout = &stdout
-	if err := receiver.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stderr)
-	var log []string
-	for lines.Scan() {
-		log = append(log, lines.Text())
-		if strings.HasPrefix(lines.Text(), "ready;") {
-			break
-		}
-	}
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		for lines.Scan() {
-			log = append(log, lines.Text())
-		}
-	}()
+	receiver := listen(t, port, "--inbox", inbox, "--key", key, "--until-idle", "2s", "--json", "--status", filepath.Join(t.TempDir(), "status.json"))
 	var out, errs bytes.Buffer
-	code := run(t.Context(), []string{"send", "--to", fmt.Sprintf("127.0.0.1:%d", port), "--mtu", "1500", "--key", key, "--rate", "200m", folder}, &out, &errs)
+	code := run(t.Context(), []string{"send", "--to", fmt.Sprintf("127.0.0.1:%d", port), "--mtu", "1500", "--key", key, "--rate", "200m", "--spool", t.TempDir(), folder}, &out, &errs)
 	if code != exitOK || !strings.HasPrefix(out.String(), "sent 3 files, 400002 bytes, in ") {
 		t.Errorf("send: %d, %q, %q", code, out.String(), errs.String())
 	}
-	<-drained
-	if err := receiver.Wait(); err != nil {
-		t.Errorf("receive: %v\n%s", err, strings.Join(log, "\n"))
+	if err := receiver.wait(); err != nil {
+		t.Errorf("receive: %v", err)
 	}
 	for name, want := range files {
 		got, err := os.ReadFile(filepath.Join(inbox, filepath.Base(folder), name))
@@ -107,11 +136,77 @@ func TestRoad(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v; want %d", name, len(got), err, len(want))
 		}
 	}
-	if n := strings.Count(stdout.String(), `"event":"completed"`); n != 3 {
-		t.Errorf("%d files reported, want 3:\n%s", n, stdout.String())
+	if n := strings.Count(receiver.stdout.String(), `"event":"completed"`); n != 3 {
+		t.Errorf("%d files reported, want 3:\n%s", n, receiver.stdout.String())
 	}
-	if !strings.Contains(strings.Join(log, "\n"), "seccomp") {
-		t.Errorf("the proof was not shown:\n%s", strings.Join(log, "\n"))
+	if log := strings.Join(receiver.before, "\n"); !strings.Contains(log, "seccomp") {
+		t.Errorf("the proof was not shown:\n%s", log)
+	}
+}
+
+// TestPriority: three programs send to one receiver. One beats, one sends a big
+// file, and what comes later and is urgent arrives before it.
+func TestPriority(t *testing.T) {
+	key, inbox, port, dir := keyFile(t), t.TempDir(), freePort(t), t.TempDir()
+	for name, size := range map[string]int{"big": 6_000_000, "small": 20_000} {
+		if err := os.WriteFile(filepath.Join(dir, name), bytes.Repeat([]byte(name), size/len(name)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receiver := listen(t, port, "--inbox", inbox, "--key", key, "--until-idle", "2s")
+	to := []string{"send", "--to", fmt.Sprintf("127.0.0.1:%d", port), "--mtu", "1500", "--key", key, "--spool", dir, "--line", filepath.Join(dir, "line")}
+	beat := program(t, append(to, "--beat")...)
+	if err := beat.Start(); err != nil {
+		t.Fatal(err)
+	}
+	receiver.until(t, "link-up")
+	big := program(t, append(to, "--rate", "20m", "--priority", "bulk", filepath.Join(dir, "big"))...)
+	if err := big.Start(); err != nil {
+		t.Fatal(err)
+	}
+	receiver.until(t, "started  big")
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), append(to, "--rate", "20m", "--priority", "urgent", filepath.Join(dir, "small")), &out, &errs); code != exitOK {
+		t.Errorf("urgent: %d, %q, %q", code, out.String(), errs.String())
+	}
+	if err := big.Wait(); err != nil {
+		t.Error(err)
+	}
+	// The one that beats says goodbye, and the receiver hears nothing any more.
+	if err := beat.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if err := beat.Wait(); err != nil {
+		t.Error(err)
+	}
+	receiver.until(t, "sender-gone")
+	if err := receiver.wait(); err != nil {
+		t.Errorf("receive: %v", err)
+	}
+	if want := "complete  small  20000 bytes\ncomplete  big  6000000 bytes\n"; receiver.stdout.String() != want {
+		t.Errorf("arrived %q, want %q", receiver.stdout.String(), want)
+	}
+}
+
+// TestCheck looks at the loopback interface, where something can be said and
+// nothing has to be mended.
+func TestCheck(t *testing.T) {
+	for _, args := range [][]string{
+		{"send", "--check", "--to", "127.0.0.1:9", "--rate", "1g"},
+		{"receive", "--check", "--interface", "lo"},
+	} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), args, &out, &errs); code != exitOK || !strings.Contains(out.String(), "ok       card         lo ") {
+			t.Errorf("%q: %d, %q, %q", args, code, out.String(), errs.String())
+		}
+		out.Reset()
+		if code := run(t.Context(), append(args, "--json"), &out, &errs); code != exitOK || !strings.HasPrefix(out.String(), `{"findings":[{"state":"ok","name":"card"`) {
+			t.Errorf("%q as JSON: %d, %q", args, code, out.String())
+		}
+	}
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"receive", "--check", "--interface", "no-such-link"}, &out, &errs); code != exitUsage || !strings.Contains(out.String(), "mend: name the interface") {
+		t.Errorf("no such interface: %d, %q, %q", code, out.String(), errs.String())
 	}
 }
 
@@ -139,6 +234,8 @@ func TestUsage(t *testing.T) {
 		"--inbox is missing":              {"receive", "--key", key},
 		"receive takes flags only":        {"receive", "--inbox", t.TempDir(), "--key", key, "eth1"},
 		"want 1 to 65535":                 {"receive", "--inbox", t.TempDir(), "--key", key, "--port", "70000"},
+		"want urgent, normal or bulk":     {"send", "--to", "127.0.0.1:9", "--mtu", "1500", "--rate", "1g", "--key", key, "--priority", "asap", file},
+		"--beat sends no files":           {"send", "--to", "127.0.0.1:9", "--key", key, "--beat", file},
 		"outlasts at most":                {"send", "--to", "127.0.0.1:9", "--mtu", "1500", "--rate", "1g", "--outage", "1h", "--dry-run"},
 	} {
 		var out, errs bytes.Buffer

@@ -36,7 +36,8 @@ type receiveFlags struct {
 	keys                                         keyFiles
 	port                                         uint
 	ring                                         int
-	tickets, byDigest, block, unproven, jsonOut  bool
+	tickets, byDigest, block, unproven           bool
+	check, jsonOut                               bool
 	idle                                         time.Duration
 }
 
@@ -49,14 +50,15 @@ func receive(ctx context.Context, args []string, out, errs io.Writer) error {
 	fs.StringVar(&f.addr, "address", "", "take only packets for this `ADDRESS`")
 	fs.UintVar(&f.port, "port", linkend.DefaultPort, "UDP port")
 	fs.StringVar(&f.backend, "backend", "auto", "packet: read the interface, as root or with CAP_NET_RAW; udp: a plain socket")
-	fs.IntVar(&f.ring, "ring", 0, "bytes of the ring or socket buffer (default 128 MiB)")
+	fs.IntVar(&f.ring, "ring", 0, "bytes of the ring or socket buffer (default 160 MiB)")
 	fs.StringVar(&f.status, "status", "", "JSON `FILE` that is replaced every second")
 	fs.StringVar(&f.metrics, "metrics", "", "Prometheus text `FILE` that is replaced every second")
 	fs.BoolVar(&f.tickets, "tickets", false, "print what would complete a file, to be carried out by a person")
 	fs.BoolVar(&f.byDigest, "by-digest", false, "name files sha256-...; trust no name of the link")
 	fs.BoolVar(&f.block, "block", false, "drop by nftables whatever this host would send on the interface, as root")
 	fs.BoolVar(&f.unproven, "unproven", false, "receive though it is not proven that nothing can be sent")
-	fs.DurationVar(&f.idle, "until-idle", 0, "end when nothing came for so long after something had")
+	fs.BoolVar(&f.check, "check", false, "print what is wrong with this host's card, kernel and clock, and with what --status says; receive nothing")
+	fs.DurationVar(&f.idle, "until-idle", 0, "end when nothing but heartbeats came for so long after something had")
 	fs.BoolVar(&f.jsonOut, "json", false, "print events as JSON lines")
 	if err := parse(fs, args, errs, "darkdiode receive --inbox FOLDER --key FILE --interface NAME [flags]"); err != nil {
 		return err
@@ -67,6 +69,9 @@ func receive(ctx context.Context, args []string, out, errs io.Writer) error {
 	o, err := f.options(errs)
 	if err != nil {
 		return err
+	}
+	if f.check {
+		return printFindings(out, o.Diagnose(), f.jsonOut)
 	}
 	var failed atomic.Int64
 	o.OnEvent = func(e diode.Event) {
@@ -89,13 +94,13 @@ func receive(ctx context.Context, args []string, out, errs io.Writer) error {
 }
 
 func (f *receiveFlags) options(errs io.Writer) (o linkend.ReceiveOptions, err error) {
-	if f.inbox == "" {
+	if f.inbox == "" && !f.check {
 		return o, fmt.Errorf("%w: --inbox is missing", diode.ErrConfig)
 	}
 	if f.port < 1 || f.port > 65535 {
 		return o, fmt.Errorf("%w: --port %d: want 1 to 65535", diode.ErrConfig, f.port)
 	}
-	if len(f.keys) == 0 {
+	if len(f.keys) == 0 && !f.check {
 		f.keys = keyFiles{""}
 	}
 	if len(f.keys) > 2 {

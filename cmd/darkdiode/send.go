@@ -16,10 +16,10 @@ import (
 )
 
 type sendFlags struct {
-	to, iface, key, rate, profile, loss, spool, ticket, name string
-	mtu, passes, repair                                      int
-	outage                                                   time.Duration
-	dryRun, blind, jsonOut                                   bool
+	to, iface, key, rate, profile, loss, spool, ticket, name, priority, line string
+	mtu, passes, repair                                                      int
+	outage                                                                   time.Duration
+	dryRun, blind, beat, check, jsonOut                                      bool
 }
 
 func send(ctx context.Context, args []string, out, errs io.Writer) error {
@@ -38,6 +38,10 @@ func send(ctx context.Context, args []string, out, errs io.Writer) error {
 	fs.StringVar(&f.ticket, "ticket", "", "send only what this ticket of the receiver asks for, of one file")
 	fs.StringVar(&f.name, "name", "", "what the one file is called inside (default its own name)")
 	fs.StringVar(&f.spool, "spool", "", "folder for the parity of a generation (default the system's for temporary files)")
+	fs.StringVar(&f.priority, "priority", "normal", "urgent, normal or bulk: what is more urgent goes before what another sender of this host has begun")
+	fs.StringVar(&f.line, "line", "", "`FILE` that all senders of the link on this host share, so that one at a time sends (default one in the folder of --spool, for each user and receiver)")
+	fs.BoolVar(&f.beat, "beat", false, "send nothing but a heartbeat a second, until ended: the receiver tells an idle link from one that is cut")
+	fs.BoolVar(&f.check, "check", false, "print what is wrong with this host's card and clock, send nothing")
 	fs.BoolVar(&f.blind, "blind", false, "send though no permanent neighbour entry is known")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print the plan, send nothing")
 	fs.BoolVar(&f.jsonOut, "json", false, "print the result as JSON")
@@ -47,6 +51,15 @@ func send(ctx context.Context, args []string, out, errs io.Writer) error {
 	o, err := f.options(errs)
 	if err != nil {
 		return err
+	}
+	switch {
+	case f.check:
+		return printFindings(out, o.Diagnose(), f.jsonOut)
+	case f.beat:
+		if fs.NArg() > 0 {
+			return fmt.Errorf("%w: %q: --beat sends no files", diode.ErrConfig, fs.Arg(0))
+		}
+		return linkend.Beat(ctx, o)
 	}
 	plan, err := o.Plan()
 	if err != nil {
@@ -93,11 +106,13 @@ func (f *sendFlags) options(errs io.Writer) (o linkend.SendOptions, err error) {
 	if o.To, err = netip.ParseAddrPort(f.to); err != nil {
 		return o, fmt.Errorf("%w: --to %q: want an address and a port, as 192.0.2.2:%d", diode.ErrConfig, f.to, linkend.DefaultPort)
 	}
-	if f.rate == "" {
+	if f.rate == "" && !f.beat && !f.check {
 		return o, fmt.Errorf("%w: --rate is missing: what is sent faster than the other side takes it is lost", diode.ErrConfig)
 	}
-	if o.Rate, err = linkend.ParseRate(f.rate); err != nil {
-		return o, err
+	if f.rate != "" {
+		if o.Rate, err = linkend.ParseRate(f.rate); err != nil {
+			return o, err
+		}
 	}
 	if o.Loss, err = linkend.ParseShare(f.loss); err != nil {
 		return o, err
@@ -105,13 +120,14 @@ func (f *sendFlags) options(errs io.Writer) (o linkend.SendOptions, err error) {
 	if f.passes < 1 {
 		return o, fmt.Errorf("%w: --passes %d: want 1 or more", diode.ErrConfig, f.passes)
 	}
-	if !f.dryRun {
+	if !f.dryRun && !f.check {
 		if o.Key, err = readKey(f.key); err != nil {
 			return o, err
 		}
 	}
 	o.Interface, o.MTU, o.Profile, o.Outage = f.iface, f.mtu, f.profile, f.outage
 	o.Passes, o.Repair, o.Spool, o.Blind = f.passes, f.repair, f.spool, f.blind
+	o.Priority, o.Line = f.priority, f.line
 	o.Log = logger(errs)
 	return o, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/bundle"
 	"github.com/darkmirror/darkmirror/diode"
+	"github.com/darkmirror/darkmirror/diode/link"
 	"github.com/darkmirror/darkmirror/diode/linkend"
 	"github.com/darkmirror/darkmirror/diode/oneway"
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -226,6 +227,23 @@ func (r *doctorResult) outsideLink(cfg *config.Config) {
 	default:
 		r.fail("neighbour", err)
 	}
+	r.host(o.Diagnose())
+}
+
+// host takes over what was found of card, kernel and clock.
+func (r *doctorResult) host(all []linkend.Finding) {
+	for _, f := range all {
+		switch f.State {
+		case link.FindingOK:
+			r.ok(f.Name, "%s", f.Detail)
+		case link.FindingWarn:
+			r.warn(f.Name, f.Detail, f.Mend)
+		case link.FindingFail:
+			r.fail(f.Name, usagef("%s\n%s", f.Detail, f.Mend))
+		default:
+			r.skip(f.Name, f.Detail)
+		}
+	}
 }
 
 func (r *doctorResult) insideLink(cfg *config.Config) {
@@ -234,7 +252,8 @@ func (r *doctorResult) insideLink(cfg *config.Config) {
 		r.skip("link", "none is configured")
 		return
 	}
-	if _, err := linkIn(cfg); err != nil {
+	in, err := linkIn(cfg)
+	if err != nil {
 		r.fail("link", err)
 		return
 	}
@@ -262,4 +281,5 @@ func (r *doctorResult) insideLink(cfg *config.Config) {
 			r.warn(l.Name, fmt.Sprintf("%s: %s", l.State, l.Detail), l.Hint)
 		}
 	}
+	r.host(in.Diagnose())
 }

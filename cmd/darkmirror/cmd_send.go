@@ -24,15 +24,17 @@ import (
 )
 
 type sendOptions struct {
-	volumes []int
-	ticket  string
-	dryRun  bool
+	volumes  []int
+	ticket   string
+	priority string
+	dryRun   bool
+	beat     bool
 }
 
 func newSend(a *app) *cobra.Command {
 	o := &sendOptions{}
 	cmd := &cobra.Command{
-		Use:     "send [BUNDLE...] [--volume N]... [--ticket TICKET] [--dry-run]",
+		Use:     "send [BUNDLE...] [--volume N]... [--ticket TICKET] [--priority CLASS] [--dry-run]",
 		GroupID: groupOutside,
 		Short:   "Send bundles over the link that never answers",
 		Long: `Send bundles over the link that never answers: those that were sealed and not
@@ -40,13 +42,19 @@ sent yet, or the bundles that are named, again.
 
 With --volume, only these volumes of one bundle, and its two documents. With
 --ticket, only what a receiver asked for; the ticket was carried out by a
-person.
+person. What is more urgent goes before what another send has begun, which goes
+on after it.
+
+With --beat it sends no bundle but a heartbeat a second, until it is ended: the
+receiver tells an idle link from one that is cut.
 
 ` + codesLine(exitOK, exitUsage, exitUnreachable, exitLocked, exitSpace, exitInterrupted),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.send(cmd.Context(), args, o) },
 	}
 	cmd.Flags().IntSliceVar(&o.volumes, "volume", nil, "only volume `N` of the bundle; may be repeated")
 	cmd.Flags().StringVar(&o.ticket, "ticket", "", "send only what this `TICKET` of the inside asks for")
+	cmd.Flags().StringVar(&o.priority, "priority", "normal", "`CLASS`: urgent, normal or bulk")
+	cmd.Flags().BoolVar(&o.beat, "beat", false, "send nothing but a heartbeat a second, until ended (a service)")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be sent, and how long it takes; send nothing")
 	return cmd
 }
@@ -85,7 +93,13 @@ func (a *app) send(ctx context.Context, args []string, o *sendOptions) error {
 	if err != nil {
 		return err
 	}
-	opts.Log = a.logger()
+	opts.Log, opts.Priority = a.logger(), o.priority
+	if o.beat {
+		if len(args) > 0 {
+			return usagef("--beat sends no bundles")
+		}
+		return linkend.Beat(ctx, opts)
+	}
 	list, err := a.shipments(cfg, args, o)
 	if err != nil {
 		return err

@@ -108,6 +108,38 @@ func damage(rng *rand.Rand, data, parity [][]byte, first, e int) (got [][]byte, 
 
 // TestRepairRandom: any choice of parity rows brings back as many data rows, at
 // any length: whole registers of the processor, parts of them, and segments.
+// TestEncodeLengths compares bytes of rows as long as those of a tile with the
+// slow code: the library computes long rows by other instructions than short
+// ones, and their ends by yet others.
+func TestEncodeLengths(t *testing.T) {
+	const k, m = 200, 20
+	rng := rand.New(rand.NewPCG(5, 6))
+	c := newCode(t, k)
+	for _, size := range []int{31, 32, 63, 64, 65, 127, 128, 129, 1408, 1409, 4095, 4096, 4097, 29568, 32769} {
+		data, parity := randomRows(rng, k, size), randomRows(rng, m, size)
+		data[17] = nil
+		if err := c.Encode(data, 3, parity); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int{0, 31, 32, 63, 64, size / 2, size - 65, size - 64, size - 33, size - 32, size - 1} {
+			if at < 0 || at >= size {
+				continue
+			}
+			column := make([][]byte, k)
+			for j, row := range data {
+				if row != nil {
+					column[j] = row[at : at+1]
+				}
+			}
+			for i := range parity {
+				if want := slowParity(column, 3+i, 1); parity[i][at] != want[0] {
+					t.Fatalf("size %d, parity row %d, byte %d: got %#x, want %#x", size, 3+i, at, parity[i][at], want[0])
+				}
+			}
+		}
+	}
+}
+
 func TestRepairRandom(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for n := range 150 {

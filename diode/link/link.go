@@ -2,8 +2,13 @@
 // or in batches at a constant pace, in from a ring that the kernel shares with
 // this process or from a socket. Linux only.
 //
+// It also keeps the senders of one host apart ([Line]) and tells what is wrong
+// with a card, a kernel or a clock (the Check functions, which only judge what
+// [ReadCard] and [ReadKernel] have read).
+//
 // Specification: packet(7) and Documentation/networking/packet_mmap.rst of the
-// kernel for the ring, udp(7) for UDP_SEGMENT.
+// kernel for the ring, udp(7) for UDP_SEGMENT, docs/diode-format.md for the
+// bytes of a line's file.
 //
 // Invariants:
 //   - A [Receiver]'s socket is never written to. That of the back end "udp" is

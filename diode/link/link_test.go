@@ -114,6 +114,18 @@ func TestPace(t *testing.T) {
 	if got := run(10000); got < want*99/100 || got > want*101/100 {
 		t.Errorf("a second took %s, want %s", got, want)
 	}
+	// Nothing goes more than the shortest pause before its time.
+	first, sent := now, 0
+	p.next = now
+	for range 1000 {
+		p.wait(4)
+		due := first.Add(time.Duration(sent) * 12000 * time.Nanosecond)
+		if early := due.Sub(now); early > ahead {
+			t.Fatalf("packet %d went %s early, want at most %s", sent, early, ahead)
+		}
+		sent += 4
+		now = now.Add(time.Microsecond)
+	}
 	// A clock that wakes late is made up for.
 	late = 70 * time.Microsecond
 	if got := run(10000); got < want*99/100 || got > want*101/100 {

@@ -40,6 +40,7 @@ type Receiver struct {
 	fd      int
 	backend string
 	ring    *ring
+	batch   tally // of Run
 
 	packets, bytes, drops, freezes, malformed, other atomic.Int64
 }
@@ -138,7 +139,18 @@ func (r *Receiver) Run(ctx context.Context, packet func([]byte), idle func()) er
 	return r.runUDP(ctx, packet, idle)
 }
 
-func (r *Receiver) took(payload []byte) {
-	r.packets.Add(1)
-	r.bytes.Add(int64(len(payload)))
+// A tally counts datagrams of one block or batch: an atomic addition for each
+// would wait for what was copied before it.
+type tally struct{ packets, bytes int64 }
+
+func (t *tally) took(payload []byte) {
+	t.packets++
+	t.bytes += int64(len(payload))
+}
+
+// count adds a tally and empties it.
+func (r *Receiver) count(t *tally) {
+	r.packets.Add(t.packets)
+	r.bytes.Add(t.bytes)
+	*t = tally{}
 }

@@ -16,8 +16,11 @@ const (
 	// frameSize is only the kernel's sanity check in version 3.
 	frameSize = 16384
 	// retire hands over a block that is not full, in milliseconds: what the
-	// last packets of a transfer wait.
-	retire = 2
+	// last packets of a transfer wait, and how much time a block holds at least
+	// while nobody reads. Shorter, and a slow link fills the ring with blocks that
+	// are nearly empty: at 1 Gb/s a block is full after 8 ms, and with 2 ms a ring
+	// that should hold a second held a third of one.
+	retire = 16
 
 	// Offsets of struct tpacket_block_desc and struct tpacket3_hdr.
 	blockStatus, blockPackets, blockFirst = 8, 12, 16
@@ -136,7 +139,9 @@ func (r *Receiver) runRing(ctx context.Context, packet func([]byte), idle func()
 			}
 			continue
 		}
-		if err := r.block(block, packet, idle); err != nil {
+		err := r.block(block, packet, idle)
+		r.count(&r.batch)
+		if err != nil {
 			return err
 		}
 		atomic.StoreUint32(status, unix.TP_STATUS_KERNEL)
@@ -208,7 +213,7 @@ func (r *Receiver) frame(f []byte, whole bool, packet func([]byte)) {
 	case d.port != r.c.Port || r.c.Addr.IsValid() && d.to != r.c.Addr:
 		r.other.Add(1)
 	default:
-		r.took(d.payload)
+		r.batch.took(d.payload)
 		packet(d.payload)
 	}
 }

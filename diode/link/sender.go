@@ -330,6 +330,10 @@ func (s *Sender) messages(p []byte) []mmsghdr {
 // burst at the line's speed, which overruns the other side.
 const credit = time.Millisecond
 
+// ahead is how early a burst may go: a shorter pause costs the processor more
+// than the burst itself. What went early, the next pause makes up for.
+const ahead = 100 * time.Microsecond
+
 // A pacer keeps a rate by an absolute schedule.
 type pacer struct {
 	rate, bits float64
@@ -354,7 +358,7 @@ func (p *pacer) wait(n int) {
 			p.next = now
 		}
 	}
-	if p.next.After(now) {
+	if p.next.Sub(now) > ahead {
 		p.until(p.next)
 	}
 	p.next = p.next.Add(time.Duration(float64(n) * p.bits / p.rate * float64(time.Second)))

@@ -118,9 +118,10 @@ func (r *Receiver) runUDP(ctx context.Context, packet func([]byte), idle func())
 				continue
 			}
 			p := buf[i*datagramSize : i*datagramSize+int(m[i].len)]
-			r.took(p)
+			r.batch.took(p)
 			packet(p)
 		}
+		r.count(&r.batch)
 		idle()
 	}
 	r.countSocketDrops()

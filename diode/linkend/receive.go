@@ -36,8 +36,8 @@ type ReceiveOptions struct {
 	// Status and Metrics are files that are replaced every second; "" for
 	// none.
 	Status, Metrics string
-	// UntilIdle ends the run when nothing came for
-	// this long after something had; 0: never.
+	// UntilIdle ends the run when nothing but heartbeats came for this long after
+	// something had, and nothing is being repaired or hashed; 0: never.
 	UntilIdle time.Duration
 	OnEvent   func(diode.Event)
 	// OnReady is called once, with the proof and the socket's back end, before
@@ -58,6 +58,7 @@ func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 	if o.Port == 0 {
 		o.Port = DefaultPort
 	}
+	sparePlaces()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w := &watch{idle: o.UntilIdle, cancel: cancel, next: o.OnEvent}
@@ -197,7 +198,8 @@ func (o ReceiveOptions) publish(ctx context.Context, r *diode.Receiver, s *link.
 			if err := o.still(before); err != nil {
 				return err
 			}
-			w.tick(s.Stats().Packets)
+			c := r.Counts()
+			w.tick(c.Packets-c.Heartbeats, r.Busy())
 		}
 	}
 }
@@ -258,12 +260,13 @@ func (w *watch) event(e diode.Event) {
 	}
 }
 
-// tick is called every second with the packets so far.
-func (w *watch) tick(packets int64) {
+// tick is called every second with the packets so far. busy is what came before
+// and is being worked on.
+func (w *watch) tick(packets int64, busy bool) {
 	if w.idle == 0 {
 		return
 	}
-	if packets != w.packets {
+	if packets != w.packets || busy {
 		w.packets, w.since = packets, time.Now()
 		return
 	}

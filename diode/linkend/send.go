@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,6 +31,12 @@ type SendOptions struct {
 	Passes    int // at least 1
 	Repair    int // passes of parity that follow
 	Spool     string
+	// Priority is urgent, normal or bulk; "" is normal. Line is a file that all
+	// senders of the link on this host agree on, so that one at a time sends and
+	// what is urgent goes first; "" is one in Spool that is named for To and the
+	// user.
+	Priority string
+	Line     string
 	// Blind goes on where no permanent neighbour entry is known: the switch or
 	// the converter may need none.
 	Blind      bool
@@ -39,6 +46,9 @@ type SendOptions struct {
 
 // Plan computes the parameters of the transfer.
 func (o SendOptions) Plan() (fec.Plan, error) {
+	if _, err := link.ParseClass(o.Priority); err != nil {
+		return fec.Plan{}, fmt.Errorf("%w: %w", diode.ErrConfig, err)
+	}
 	mtu := o.MTU
 	if mtu == 0 {
 		var err error
@@ -85,6 +95,49 @@ type Sent struct {
 	Took    time.Duration // of the files, without warm-up and what follows
 }
 
+// line opens what the senders of this host share.
+func (o SendOptions) line() (*link.Line, error) {
+	class, err := link.ParseClass(o.Priority)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", diode.ErrConfig, err)
+	}
+	file := o.Line
+	if file == "" {
+		dir := o.Spool
+		if dir == "" {
+			dir = os.TempDir()
+		}
+		to := strings.Map(func(r rune) rune {
+			if r == ':' || r == '%' || r == '/' {
+				return '_'
+			}
+			return r
+		}, o.To.String())
+		file = filepath.Join(dir, fmt.Sprintf(".darkdiode-line-%d-%s", os.Getuid(), to))
+	}
+	l, err := link.OpenLine(file, class, o.Log)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", diode.ErrConfig, err)
+	}
+	return l, nil
+}
+
+// Beat sends a heartbeat a second until ctx ends, while others send or nobody
+// does: the receiver's status tells an idle link from one that is cut.
+func Beat(ctx context.Context, o SendOptions) (err error) {
+	if !o.Blind {
+		if err := o.Neighbour(); err != nil {
+			return err
+		}
+	}
+	control, err := link.Dial(link.SenderConfig{To: o.To, Interface: o.Interface, Size: diode.ControlSize, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, control.Close()) }()
+	return diode.Beat(ctx, o.Key, control, o.Rate)
+}
+
 // Send sends objects. Nil means that every packet has left.
 func Send(ctx context.Context, o SendOptions, objects []diode.Object) (_ *Sent, err error) {
 	plan, err := o.Plan()
@@ -96,6 +149,7 @@ func Send(ctx context.Context, o SendOptions, objects []diode.Object) (_ *Sent, 
 			return nil, err
 		}
 	}
+	sparePlaces()
 	dial := func(size int, rate float64) (*link.Sender, error) {
 		return link.Dial(link.SenderConfig{To: o.To, Interface: o.Interface, Rate: rate, Size: size, Log: o.Log})
 	}
@@ -109,10 +163,15 @@ func Send(ctx context.Context, o SendOptions, objects []diode.Object) (_ *Sent, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, control.Close()) }()
+	line, err := o.line()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, line.Close()) }()
 	s, err := diode.NewSender(diode.SenderConfig{
 		Key: o.Key, K: plan.Profile.K, Parity: plan.Profile.M, Payload: plan.Payload, Columns: plan.Columns,
 		Passes: max(1, o.Passes), RepairPasses: o.Repair, Outage: o.Outage, Rate: o.Rate, Spool: o.Spool,
-		Symbols: symbols, Control: control, OnProgress: o.OnProgress,
+		Symbols: symbols, Control: control, Line: line, OnProgress: o.OnProgress,
 	})
 	if err != nil {
 		return nil, err
