@@ -3,8 +3,8 @@
 # upstreams, sealed, moved over a gap, imported and served where there is no
 # route, installed by unmodified pip and apt; real images, made here, pulled by
 # skopeo and containerd; real models, run by onnxruntime and llama.cpp; all of it
-# looked at by a real clamd. make demo
-# runs it.
+# looked at by a real clamd; a real devpi-server and pypiserver as targets. make
+# demo runs it.
 #
 # As root the inside runs in two network namespaces, a server's and a
 # client's, whose only route is to each other. Without root it runs without
@@ -29,6 +29,7 @@ cleanup() {
 	images_cleanup
 	models_cleanup
 	scan_cleanup
+	devpi_cleanup
 	wait 2>/dev/null || :
 	[ -z "$client" ] || ip netns del "$client" 2>/dev/null || :
 	[ -z "$server" ] || ip netns del "$server" 2>/dev/null || :
@@ -40,6 +41,8 @@ cleanup() {
 . testdata/demo/models.sh
 # shellcheck source=testdata/demo/scan.sh
 . testdata/demo/scan.sh
+# shellcheck source=testdata/demo/devpi.sh
+. testdata/demo/devpi.sh
 trap cleanup EXIT
 
 rm -rf "$work"
@@ -78,6 +81,9 @@ models_outside
 
 say "outside: a malware scanner, with a small signature database"
 scan_outside
+
+say "outside: devpi-server, pypiserver and twine, for the inside"
+devpi_outside
 
 say "outside: configuration and key"
 run "$dm" config check
@@ -223,6 +229,9 @@ run in_server "$dm" import
 run pip_in install -q --require-hashes --only-binary :all: --index-url "http://$addr:$port/pypi/main/simple/" --trusted-host "$addr" -r "$work/outside/requirements.txt"
 in_client env -i "$work/venv/bin/python" -c 'import jinja2; print(jinja2.Template("jinja2 {{ v }} came with the delta").render(v=jinja2.__version__))'
 
+say "inside: into DevPI and pypiserver, where somebody has put files before; pip installs from each"
+devpi_inside
+
 # ---------------------------------------------------------------- the count
 if [ $root = yes ]; then
 	unrouted=$(($(attempts in_client) + $(attempts in_server)))
@@ -245,6 +254,7 @@ echo "pip             $numpy"
 echo "apt             $installed packages in $apt_how"
 echo "images          $images_files files as $images_clients unpacked them; $images_total"
 echo "models          $models_text"
+echo "targets         $devpi_text"
 echo "egress          $egress"
 echo "whole demo      $((SECONDS - seconds0))s"
 [ "$left" = 0 ] && [ "$unrouted" = 0 ] || fail "something tried to leave"
