@@ -10,7 +10,7 @@ STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 FUZZTIME ?= 10s
 
-.PHONY: help build check lint test demo crash clients pypi crosscheck packaging clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-pypi bench-pypi-serve bench-diode clean
+.PHONY: help build check lint test demo crash clients pypi crosscheck packaging clients-models conformance registries s3 scan report link fuzz bench bench-oci bench-models bench-scan bench-pypi bench-pypi-serve bench-devpi bench-diode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -105,6 +105,9 @@ bench-pypi: build ## figures of resolving and fetching, beside pip, uv and bande
 
 bench-pypi-serve: ## figures of the index server, beside nginx
 	bash bench/pypi-serve/run.sh
+
+bench-devpi: build ## figures of uploads into a real devpi-server, beside a bare loop, devpi upload and twine
+	bash bench/devpi/run.sh
 
 bench-diode: ## figures of the link, 10 GB a case, beside udpcast and a plain copy
 	sh testdata/need.sh link
