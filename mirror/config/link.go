@@ -29,7 +29,7 @@ type InsideLink struct {
 	Port      int      `yaml:"port" default:"7337" doc:"UDP port"`
 	KeyFiles  []string `yaml:"key_files" doc:"files of the link key; two while it is being changed"`
 	Backend   string   `yaml:"backend" default:"auto" enum:"auto|packet|udp" doc:"packet reads the interface, with CAP_NET_RAW; udp is a plain socket"`
-	Ring      Size     `yaml:"ring" default:"128MiB" doc:"room for packets that wait"`
+	Ring      Size     `yaml:"ring" default:"160MiB" doc:"room for packets that wait"`
 	Tickets   bool     `yaml:"tickets" doc:"print what would complete a file, to be carried out by a person"`
 	Block     bool     `yaml:"block" doc:"drop, by nftables, whatever this host would send on the interface; needs CAP_NET_ADMIN"`
 	Unproven  bool     `yaml:"unproven" doc:"receive though it is not proven that nothing can be sent"`
