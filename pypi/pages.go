@@ -36,6 +36,9 @@ const (
 
 // page fetches and reads a project's page. host is where it came from.
 func (s *Source) page(ctx context.Context, name string, keep func(string) bool) (pg *page, host string, err error) {
+	if s.internal(name) { // whoever wants it: a lock, too
+		return nil, "", &artifact.Refusal{Class: ErrLock, Code: "PYPI-INTERNAL", Subject: s.name + ": " + name, Reason: "the name is reserved as internal, and never asked for outside"}
+	}
 	ix := s.indexOf(name)
 	u := ix.url.JoinPath(name, "/").String()
 	resp, err := s.get(ctx, ix, u, min(smallPage, s.cfg.MaxPage))

@@ -3,6 +3,7 @@ package pypi
 import (
 	"archive/zip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -200,8 +201,46 @@ func (s *Source) rangedMetadata(ctx context.Context, project string, f *offeredF
 	return raw, nil
 }
 
+// boundDirectory refuses an archive that claims more entries than could be
+// read: archive/zip makes room for them first, and holds the claim against the
+// size alone, which is the server's claim too.
+func boundDirectory(r io.ReaderAt, size int64) error {
+	const end, locator, record, comment = 22, 20, 56, 1<<16 - 1
+	n := min(size, end+comment)
+	b := make([]byte, n)
+	if _, err := r.ReadAt(b, size-n); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	le := binary.LittleEndian
+	for i := int(n) - end; i >= 0; i-- {
+		if le.Uint32(b[i:]) != 0x06054b50 || i+end+int(le.Uint16(b[i+20:])) > int(n) {
+			continue
+		}
+		entries := uint64(le.Uint16(b[i+10:]))
+		if i >= locator && le.Uint32(b[i-locator:]) == 0x07064b50 { // ZIP64
+			at := le.Uint64(b[i-locator+8:])
+			if size < record || at > uint64(size-record) {
+				return zip.ErrFormat
+			}
+			var e [record]byte
+			if _, err := r.ReadAt(e[:], int64(at)); err != nil { //nolint:gosec // compared above
+				return err
+			}
+			entries = max(entries, le.Uint64(e[32:]))
+		}
+		if least := uint64(46); entries > maxRanged/least {
+			return fmt.Errorf("it claims %d entries, at most %d are read", entries, maxRanged/least)
+		}
+		return nil
+	}
+	return zip.ErrFormat
+}
+
 // zipMetadata finds METADATA of the wheel's project in an archive.
 func zipMetadata(r io.ReaderAt, size int64, name packaging.WheelName) (raw []byte, err error) {
+	if err := boundDirectory(r, size); err != nil {
+		return nil, err
+	}
 	z, err := zip.NewReader(r, size)
 	if err != nil {
 		return nil, err

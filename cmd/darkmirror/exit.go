@@ -327,6 +327,7 @@ func codeHint(code string) (string, bool) {
 		{"PYPI-DEVPI-INDEX", "make the index as docs/devpi.md says, or set create: true"},
 		{"PYPI-DEVPI-DIFFERS", "somebody else writes to this index: give darkmirror an index of its own"},
 		{"PYPI-DEVPI", "DevPI would damage it: let DevPI mirror this index instead (mirror_of), see docs/devpi.md"},
+		{"PYPI-INTERNAL", "take the project out of the lock, or its name out of internal"},
 		{"PYPI-QUARANTINED", "find out why before anybody goes on using it; take it out of the lock, or wait until the index releases it"},
 		{"PYPI-NOT-FOUND", "correct the name in the lock, or the index of this source"},
 		{"STORE-DIGEST", "compare with another mirror before you lock again; run it again if this one is being updated"},
