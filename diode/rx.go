@@ -112,7 +112,7 @@ func (r *Receiver) tell(o *object) {
 	if o.left == 0 || o.ended < 2 || o.pass < o.passes || o.told == o.pass {
 		return
 	}
-	if slices.ContainsFunc(o.open, func(g *generation) bool { return g.busy }) {
+	if o.repairing() {
 		return
 	}
 	o.told = o.pass
@@ -250,11 +250,12 @@ func (r *Receiver) reopen() error {
 	return nil
 }
 
-// evict makes room: the object that has been silent for longest.
+// evict makes room: the object that has been silent for longest, and that no
+// worker has in hand.
 func (r *Receiver) evict() bool {
 	var oldest *object
 	for _, o := range r.objects {
-		if !o.finishing && r.tick-o.heard >= quiet && (oldest == nil || o.heard < oldest.heard) {
+		if !o.finishing && !o.repairing() && r.tick-o.heard >= quiet && (oldest == nil || o.heard < oldest.heard) {
 			oldest = o
 		}
 	}
@@ -263,6 +264,11 @@ func (r *Receiver) evict() bool {
 	}
 	r.closeObject(oldest)
 	return true
+}
+
+// repairing reports whether a worker has one of its generations.
+func (o *object) repairing() bool {
+	return slices.ContainsFunc(o.open, func(g *generation) bool { return g.busy })
 }
 
 // forget drops the transfers of objects that are gone.
