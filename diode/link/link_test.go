@@ -262,7 +262,7 @@ func TestRefusedIsNoise(t *testing.T) {
 	}
 	defer func() { _ = s.Close() }()
 	s.calls.segments = failing(unix.ECONNREFUSED)
-	if err := s.Send(make([]byte, 3200)); err != nil || s.Stats().Refused == 0 {
+	if err := s.Send(make([]byte, 3200)); err != nil || s.Stats().Refused == 0 || s.Stats().Lost != 32 || s.Stats().Packets != 0 {
 		t.Errorf("error %v, %+v", err, s.Stats())
 	}
 	s.calls.segments = failing(unix.EBADF)

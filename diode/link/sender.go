@@ -27,6 +27,7 @@ type SenderConfig struct {
 type SenderStats struct {
 	Packets, Bytes int64
 	Refused        int64 // calls that failed because somebody answered, or no route was there
+	Lost           int64 // packets that these calls did not send; Packets does not count them
 	Retried        int64 // calls that the kernel had no buffers for
 }
 
@@ -52,7 +53,7 @@ type Sender struct {
 	batch []mmsghdr
 	iov   []unix.Iovec
 
-	packets, bytes, refused, retried atomic.Int64
+	packets, bytes, refused, lost, retried atomic.Int64
 	// calls stand for the system's in tests.
 	calls calls
 }
@@ -211,7 +212,7 @@ func (s *Sender) Mode() string { return mode(s.mode.Load()).String() }
 
 // Stats counts what was sent; any goroutine may ask.
 func (s *Sender) Stats() SenderStats {
-	return SenderStats{Packets: s.packets.Load(), Bytes: s.bytes.Load(), Refused: s.refused.Load(), Retried: s.retried.Load()}
+	return SenderStats{Packets: s.packets.Load(), Bytes: s.bytes.Load(), Refused: s.refused.Load(), Lost: s.lost.Load(), Retried: s.retried.Load()}
 }
 
 // Close closes the socket.
@@ -225,11 +226,13 @@ func (s *Sender) Send(packets []byte) error {
 	for len(packets) > 0 {
 		n := min(len(packets)/s.c.Size, s.c.Burst)
 		s.pace.wait(n)
-		if err := s.burst(packets[:n*s.c.Size]); err != nil {
+		lost, err := s.burst(packets[:n*s.c.Size])
+		if err != nil {
 			return fmt.Errorf("send to %s: %w", s.c.To, err)
 		}
-		s.packets.Add(int64(n))
-		s.bytes.Add(int64(n * s.c.Size))
+		s.lost.Add(int64(lost))
+		s.packets.Add(int64(n - lost))
+		s.bytes.Add(int64((n - lost) * s.c.Size))
 		packets = packets[n*s.c.Size:]
 	}
 	return nil
@@ -243,14 +246,14 @@ const (
 )
 
 // burst hands one burst to the kernel, by a simpler mode where this one does
-// not work.
-func (s *Sender) burst(p []byte) error {
+// not work. It answers how many packets of it were not sent.
+func (s *Sender) burst(p []byte) (lost int, err error) {
 	for try := 0; ; {
 		n, err := s.call(p)
 		p = p[n*s.c.Size:]
 		if err == nil {
 			if len(p) == 0 {
-				return nil
+				return 0, nil
 			}
 			continue
 		}
@@ -265,13 +268,13 @@ func (s *Sender) burst(p []byte) error {
 			// Somebody answered, or a cable is out: on a link that never
 			// answers, that is noise. The rest of the burst is lost with it.
 			s.refused.Add(1)
-			return nil
+			return len(p) / s.c.Size, nil
 		case m == modeGSO && isAny(err, unix.EIO, unix.EINVAL, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.ENOPROTOOPT):
 			s.fall(modeBatch, err)
 		case m == modeBatch && isAny(err, unix.ENOSYS, unix.EIO, unix.EINVAL, unix.EOPNOTSUPP):
 			s.fall(modePlain, err)
 		default:
-			return err
+			return 0, err
 		}
 	}
 }

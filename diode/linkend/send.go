@@ -180,8 +180,15 @@ func Send(ctx context.Context, o SendOptions, objects []diode.Object) (_ *Sent, 
 		return nil, err
 	}
 	st := symbols.Stats()
+	if all := st.Packets + st.Lost; st.Lost*lostOf > all {
+		return nil, fmt.Errorf("%w: %d of %d packets could not leave this host: look at the interface, its route and its packet filter", diode.ErrIncomplete, st.Lost, all)
+	}
 	return &Sent{Plan: plan, Packets: st.Packets, Bytes: st.Bytes, Mode: symbols.Mode(), Took: s.Took()}, nil
 }
+
+// lostOf is the part of the packets that this host may fail to send, one in so
+// many: what every profile's parity makes up for.
+const lostOf = 50
 
 // IsAbout reports whether a ticket is about an object that is sent with these
 // options. It reads the file.
