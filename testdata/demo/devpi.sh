@@ -4,8 +4,8 @@
 # pypiserver gets them by upload; somebody has put files there before, by twine.
 # The servers listen on the loopback interface of the inside, where pip asks them
 # too. Needs of run.sh: work, here, dm, root, addr, port, in_server, ns_server,
-# run, fail.
-# shellcheck shell=bash disable=SC2154
+# fail; and what run.sh has installed in work/venv, to compare with.
+# shellcheck shell=bash disable=SC2034,SC2154
 
 devpi=$work/devpi
 devpi_port=18041
@@ -34,11 +34,8 @@ devpi_in() {
 
 # devpi_inside publishes into the three and installs from each.
 devpi_inside() {
-	local t=$SECONDS index=http://127.0.0.1:$devpi_port files wheel name
+	local t=$SECONDS index=http://127.0.0.1:$devpi_port wheel name pip p
 	devpi_start
-	files=$(find "$work"/outside -maxdepth 1 -name requirements.txt -exec grep -c '==' {} +)
-	[ "$files" -gt 5 ] || fail "the demo's requirements name $files projects"
-
 	# By twine: a wheel as it is, into both, and one that somebody has changed.
 	mkdir -p "$devpi/twine" "$devpi/changed"
 	devpi_in pip download -q --no-deps --no-cache-dir --only-binary :all: -d "$devpi/twine" --index-url "http://$addr:$port/pypi/main/simple/" --trusted-host "$addr" \
@@ -47,7 +44,7 @@ devpi_inside() {
 	name=$(basename "$wheel")
 	mv "$wheel" "$devpi/changed/"
 	python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1], "a").writestr("idna/extra.py", "print()\n")' "$devpi/changed/$name"
-	devpi_in devpi use "$index" >/dev/null && devpi_in devpi login root --password= >/dev/null || fail "devpi cannot log in"
+	{ devpi_in devpi use "$index" && devpi_in devpi login root --password=; } >"$devpi/login.log" 2>&1 || fail "devpi: $(tail -3 "$devpi/login.log")"
 	devpi_in devpi index -c root/upload volatile=False bases= >/dev/null || fail "devpi cannot make an index"
 	devpi_twine "$index/root/upload/" "$devpi"/twine/*.whl
 	devpi_twine "http://127.0.0.1:$devpi_pypi_port/" "$devpi"/twine/*.whl "$devpi/changed/$name"
@@ -66,11 +63,17 @@ devpi_inside() {
 	rm "$devpi/packages/$name"
 	devpi_import pypiserver
 
-	devpi_install upload "$index/root/upload/+simple/"
-	devpi_install mirror "$index/root/mirror/+simple/"
-	devpi_install pypiserver "http://127.0.0.1:$devpi_pypi_port/simple/"
-	devpi_text="DevPI by upload and as a mirror, pypiserver: pip installs $files projects from each; a changed wheel was refused"
-	echo "DevPI and pypiserver in $((SECONDS - t))s"
+	devpi_projects=$(find "$work/venv/lib" -maxdepth 4 -name '*.dist-info' -not -name 'pip-*' -not -name 'setuptools-*' -not -name 'wheel-*' | wc -l)
+	[ "$devpi_projects" -gt 5 ] || fail "$devpi_projects projects are installed from this mirror"
+	devpi_install upload "$index/root/upload/+simple/" &
+	pip=($!)
+	devpi_install mirror "$index/root/mirror/+simple/" &
+	pip+=($!)
+	devpi_install pypiserver "http://127.0.0.1:$devpi_pypi_port/simple/" &
+	pip+=($!)
+	for p in "${pip[@]}"; do wait "$p" || fail "pip did not get the demo's set from each of the three"; done
+	devpi_text="DevPI by upload and as a mirror, pypiserver: pip installs $devpi_projects projects from each; a changed wheel was refused"
+	echo "pip     $devpi_projects projects from each of the three, by their hashes; DevPI and pypiserver in $((SECONDS - t))s"
 }
 
 # devpi_start starts both servers and waits for them.
@@ -102,7 +105,7 @@ devpi_twine() {
 	local to=$1
 	shift
 	devpi_in twine upload --disable-progress-bar --repository-url "$to" -u root -p '' "$@" >"$devpi/twine.log" 2>&1 || fail "twine: $(tail -3 "$devpi/twine.log")"
-	echo "twine   $# of the wheels are at $to before"
+	echo "twine   before the import: $(basename -a "$@" | paste -sd ' ') at $to"
 }
 
 # devpi_config NAME TARGET makes an inside that publishes into one target. Its
@@ -130,12 +133,10 @@ devpi_import() {
 
 # devpi_install NAME INDEX installs the demo's set, with hashes, and counts.
 devpi_install() {
-	local got want
+	local got
 	devpi_in pip install -q --no-cache-dir --no-compile --require-hashes --only-binary :all: --target "$devpi/site-$1" --index-url "$2" -r "$work/outside/requirements.txt" >"$devpi/pip-$1.log" 2>&1 ||
 		fail "pip from $1: $(tail -5 "$devpi/pip-$1.log")"
 	got=$(find "$devpi/site-$1" -maxdepth 1 -name '*.dist-info' | wc -l)
-	want=$(find "$work/venv/lib" -maxdepth 3 -name '*.dist-info' -not -name 'pip-*' -not -name 'setuptools-*' -not -name 'wheel-*' | wc -l)
-	[ "$got" = "$want" ] || fail "pip installed $got projects from $1, and $want from this mirror"
+	[ "$got" = "$devpi_projects" ] || fail "pip installed $got projects from $1, and $devpi_projects from this mirror"
 	devpi_in python -I -c 'import sys; sys.path.insert(0, sys.argv[1]); import pandas; assert pandas.Series(range(10)).sum() == 45' "$devpi/site-$1" || fail "what pip installed from $1 does not work"
-	echo "pip     $got projects from $2"
 }
