@@ -306,11 +306,11 @@ func (s *Source) closure(ctx context.Context, o *offers, g *group, t *packaging.
 	pins := make([]*Pin, 0, len(sol.Packages))
 	for i := range sol.Packages {
 		p := &sol.Packages[i]
-		f := v.file(p.Name, p.Version)
-		if err := s.firstUse(ctx, o, p.Name, f); err != nil {
+		f, err := o.named(ctx, p.Name, v.file(p.Name, p.Version))
+		if err != nil {
 			return nil, nil, err
 		}
-		pins = append(pins, &Pin{Name: p.Name, Version: p.Version, Where: whyOf(p.Because), chosen: f.pageFile})
+		pins = append(pins, &Pin{Name: p.Name, Version: p.Version, Where: whyOf(p.Because), chosen: f})
 	}
 	notes := make([]string, 0, len(sol.Notes)+1)
 	for _, n := range sol.Notes {

@@ -324,6 +324,14 @@ func TestFirstUse(t *testing.T) {
 	if d := cmp.Diff(snap, again); d != "" {
 		t.Error(d)
 	}
+	// Also when the run between them did not want the file: its snapshot lacks it.
+	before = index.Count("GET /files/a-1.0")
+	if again, _, err = o.Resolve(t.Context(), nil); err != nil || index.Count("GET /files/a-1.0") > before+1 {
+		t.Fatalf("%v; asked %d times", err, index.Count("GET /files/a-1.0")-before)
+	}
+	if d := cmp.Diff(snap, again); d != "" {
+		t.Error(d)
+	}
 	changed := bare(pypitest.Requiring("a-1.0-py3-none-any.whl", "", "Requires-Dist: b", "Summary: other"))
 	o2 := resolving(t, pypitest.New(aged(changed, pypitest.Requiring("b-1.0-py3-none-any.whl", ""))...), []string{"a<2"}, func(c *Config) { c.MissingHash = hashRecord })
 	next, _, err := o2.Resolve(t.Context(), snap)

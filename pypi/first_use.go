@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/store"
@@ -16,26 +17,70 @@ const (
 	hashRecord = "first-use" // its hash is computed once, and holds from then on
 )
 
-// firstUse gives a file without a hash the one that it had when it was used
-// first: the record of the last run names it, or the file is fetched now.
-func (s *Source) firstUse(ctx context.Context, o *offers, project string, f *offeredFile) (err error) {
+// firstUseAlias marks the blob that a file without a hash had when it was used
+// first.
+const firstUseAlias = "pypi-first-use-"
+
+type namedOnce struct {
+	once sync.Once
+	f    *pageFile
+	err  error
+}
+
+// named is a file with its hash. One of which the index tells none gets the
+// one that it had when it was used first: the last run's snapshot or the store
+// remembers it, or the file is fetched now.
+func (o *offers) named(ctx context.Context, project string, f *offeredFile) (*pageFile, error) {
 	if !f.Digest.IsZero() {
-		return nil
+		return f.pageFile, nil
 	}
-	if d, ok := o.known[f.Filename]; ok {
-		f.Digest, f.firstUse = d, true
-		return nil
+	o.mu.Lock()
+	n := o.firstUses[f.URL]
+	if n == nil {
+		n = &namedOnce{}
+		o.firstUses[f.URL] = n
 	}
+	o.mu.Unlock()
+	n.once.Do(func() { n.f, n.err = o.name(ctx, project, f) })
+	return n.f, n.err
+}
+
+func (o *offers) name(ctx context.Context, project string, f *offeredFile) (*pageFile, error) {
+	out := *f.pageFile
+	alias := firstUseAlias + artifact.Sum([]byte(o.s.name+"\n"+f.Filename)).Hex()
+	out.Digest = o.known[f.Filename]
+	if out.Digest.IsZero() {
+		out.Digest, _ = o.s.store.Alias(alias)
+	}
+	if out.Digest.IsZero() {
+		if err := o.s.fetchUnnamed(ctx, project, f, &out); err != nil {
+			return nil, err
+		}
+		if err := o.s.store.SetAlias(alias, out.Digest); err != nil {
+			return nil, err
+		}
+	}
+	o.mu.Lock()
+	d, ok := o.ranged[f.URL]
+	o.mu.Unlock()
+	if ok {
+		o.s.said(out.Digest, d)
+	}
+	return &out, nil
+}
+
+// fetchUnnamed fetches f into the store, and fills in its hash and size.
+func (s *Source) fetchUnnamed(ctx context.Context, project string, f *offeredFile, out *pageFile) (err error) {
 	ix, err := s.reach(ctx, project, f)
 	if err != nil {
 		return err
 	}
-	if f.Size < 0 {
-		if f.Size, err = s.size(ctx, ix, f.URL); err != nil {
+	if out.Size < 0 {
+		if out.Size, err = s.size(ctx, ix, f.URL); err != nil {
 			return err
 		}
 	}
-	u := &unnamed{st: s.store, total: f.Size}
+	u := &unnamed{st: s.store, total: out.Size}
 	if err := u.Reset(); err != nil {
 		return err
 	}
@@ -47,10 +92,7 @@ func (s *Source) firstUse(ctx context.Context, o *offers, project string, f *off
 	if err := ix.client.Download(ctx, f.URL, u); err != nil {
 		return err
 	}
-	f.Digest, f.firstUse = u.digest, true
-	if d, ok := o.ranged[f.URL]; ok {
-		s.said(f.Digest, d)
-	}
+	out.Digest = u.digest
 	return nil
 }
 

@@ -157,10 +157,11 @@ func (s *Source) catalogue(ctx context.Context, o *offers, wants map[string][]wa
 			}
 			chosen := c.Choose(usable)
 			for _, version := range chosen {
-				if err := s.firstUse(ctx, o, c.Project, v.file(c.Project, version)); err != nil {
+				f, err := o.named(ctx, c.Project, v.file(c.Project, version))
+				if err != nil {
 					return nil, err
 				}
-				wants[c.Project] = append(wants[c.Project], want{&Pin{Name: c.Project, Version: version, Where: where, chosen: v.file(c.Project, version).pageFile}, t})
+				wants[c.Project] = append(wants[c.Project], want{&Pin{Name: c.Project, Version: version, Where: where, chosen: f}, t})
 			}
 			taken += len(chosen)
 			notes = append(notes, fmt.Sprintf("%s: %d versions of %s for %s", where, len(chosen), c.Project, t.Text))

@@ -24,8 +24,11 @@ type offers struct {
 	// ranged is the METADATA that was read of a remote wheel, by its URL.
 	ranged map[string]artifact.Digest
 
-	// known are the hashes that files had when they were used first.
+	// known are the hashes that files had in the last snapshot, by filename.
 	known map[string]artifact.Digest
+	// firstUses are the files whose hash or size the index does not tell, by
+	// URL.
+	firstUses map[string]*namedOnce
 }
 
 type projectOnce struct {
@@ -59,7 +62,6 @@ type offeredFile struct {
 	wheel    packaging.WheelName // zero for a source archive
 	python   packaging.Specifiers
 	uploaded time.Time
-	firstUse bool // the index names no hash; this one was computed here
 }
 
 // key names the bytes of a file as far as they are known.
@@ -73,7 +75,7 @@ func (f *offeredFile) key() string {
 func newOffers(s *Source, prev *artifact.Snapshot) *offers {
 	return &offers{
 		s: s, now: s.now(), projects: make(map[string]*projectOnce), metadata: make(map[string]*metadataOnce),
-		ranged: make(map[string]artifact.Digest), known: known(prev),
+		ranged: make(map[string]artifact.Digest), known: known(prev), firstUses: make(map[string]*namedOnce),
 	}
 }
 

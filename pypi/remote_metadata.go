@@ -150,26 +150,26 @@ func (s *Source) reach(ctx context.Context, project string, f *offeredFile) (*in
 // downloaded fetches the whole file and reads its metadata.
 func (o *offers) downloaded(ctx context.Context, project string, f *offeredFile) ([]byte, error) {
 	s := o.s
-	if err := s.firstUse(ctx, o, project, f); err != nil {
+	n, err := o.named(ctx, project, f)
+	if err != nil {
 		return nil, err
 	}
-	if f.Size < 0 {
-		size, err := s.size(ctx, s.indexOf(project), f.URL)
-		if err != nil {
+	size := n.Size
+	if size < 0 {
+		if size, err = s.size(ctx, s.indexOf(project), f.URL); err != nil {
 			return nil, err
 		}
-		f.Size = size
 	}
-	if !s.store.Has(f.Digest) {
+	if !s.store.Has(n.Digest) {
 		ix, err := s.reach(ctx, project, f)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.download(ctx, ix, artifact.File{Path: f.Filename, Digest: f.Digest, Size: f.Size, URL: f.URL}); err != nil {
+		if err := s.download(ctx, ix, artifact.File{Path: n.Filename, Digest: n.Digest, Size: size, URL: n.URL}); err != nil {
 			return nil, err
 		}
 	}
-	c, err := checkBlob(s.store, f.Filename, f.Digest, f.Size)
+	c, err := checkBlob(s.store, n.Filename, n.Digest, size)
 	if err != nil {
 		return nil, err
 	}
