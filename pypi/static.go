@@ -25,10 +25,12 @@ const (
 	treeCorner = ".darkmirror"
 	// pagesPrefix starts the folder of one publication's pages.
 	pagesPrefix = "simple-"
+	// treeOwner is the file in the corner that names the source of a tree.
+	treeOwner = "source"
 )
 
-// WriteTree writes what h serves as files, for a plain web server or a path
-// that clients mount:
+// WriteTree writes what h serves of source as files, for a plain web server or
+// a path that clients mount:
 //
 //	simple -> .darkmirror/simple-ID     the pages of one publication
 //	simple/index.html, index.json       the projects
@@ -42,12 +44,19 @@ const (
 // clients see; what is not listed any more goes last. A run that was killed
 // anywhere leaves the old or the new pages whole, and the next heals the rest.
 // Writing the same publication again changes nothing.
-func WriteTree(ctx context.Context, dir string, h *Handler) (err error) {
+//
+// What a tree does not list is removed from its folders, so dir has to be this
+// source's own: a folder that holds another's files under those names, or the
+// tree of another source, is refused.
+func WriteTree(ctx context.Context, dir, source string, h *Handler) (err error) {
 	s, err := h.load()
 	if err != nil {
 		return err
 	}
 	corner := filepath.Join(dir, treeCorner)
+	if err := foreignTree(dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(corner, 0o755); err != nil { // #nosec G301 -- clients read it
 		return err
 	}
@@ -57,6 +66,9 @@ func WriteTree(ctx context.Context, dir string, h *Handler) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	if err := durable.Sweep(corner); err != nil {
+		return err
+	}
+	if err := ownTree(corner, source); err != nil {
 		return err
 	}
 	t := tree{dir: dir, state: s, want: make(map[string]bool), sum: sha256.New()}
@@ -71,6 +83,42 @@ func WriteTree(ctx context.Context, dir string, h *Handler) (err error) {
 		return err
 	}
 	return t.sweep(ctx, pages)
+}
+
+// foreignTree refuses a folder that is no tree and has what a tree would
+// replace or remove.
+func foreignTree(dir string) error {
+	if _, err := os.Lstat(filepath.Join(dir, treeCorner)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range []string{"simple", "packages", "files"} {
+		name = filepath.Join(dir, name)
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return errors.Join(&artifact.Refusal{
+				Class: artifact.ErrUnavailable, Code: "PYPI-TREE-FOREIGN", Subject: name, Reason: "it was there before, and a tree would remove what it does not list; give the tree a folder of its own",
+			}, err)
+		}
+	}
+	return nil
+}
+
+// ownTree writes whose tree it is, or refuses another's.
+func ownTree(corner, source string) error {
+	name := filepath.Join(corner, treeOwner)
+	b, err := os.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return durable.WriteFile(name, []byte(source+"\n"), 0o644)
+	case err != nil:
+		return err
+	}
+	if got := strings.TrimSpace(string(b)); got != source {
+		return &artifact.Refusal{
+			Class: artifact.ErrUnavailable, Code: "PYPI-TREE-FOREIGN", Subject: filepath.Dir(corner),
+			Reason: "it is the tree of another source; give every source a folder of its own", Want: source, Got: clip(got),
+		}
+	}
+	return nil
 }
 
 // lockTree keeps two writers apart. The kernel drops the lock of a process

@@ -67,7 +67,7 @@ func wantTree(t *testing.T, h *Handler, files []pypitest.File, projects ...strin
 
 func writeTree(t *testing.T, dir string, h *Handler) {
 	t.Helper()
-	if err := WriteTree(t.Context(), dir, h); err != nil {
+	if err := WriteTree(t.Context(), dir, "pypi/main", h); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -103,7 +103,7 @@ func TestWriteTree(t *testing.T) {
 		t.Errorf("simple still leads to %q, %v", now, err)
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, treeCorner))
-	if err != nil || len(entries) != 2 { // the lock and the pages
+	if err != nil || len(entries) != 3 { // the lock, the owner and the pages
 		t.Errorf("left: %v, %v", entries, err)
 	}
 	// And nothing at all.
@@ -156,7 +156,7 @@ func TestWriteTreeHeals(t *testing.T) {
 	if _, err := in.store.File(artifact.Sum(sample()[0].Body)); err == nil {
 		t.Fatal("the damage was not found")
 	}
-	if err := WriteTree(t.Context(), dir, h); err == nil {
+	if err := WriteTree(t.Context(), dir, "pypi/main", h); err == nil {
 		t.Error("a tree without a blob was written")
 	}
 	in.load(t, sample(), nil) // brings the blob again
@@ -176,7 +176,7 @@ func TestWriteTreeLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantRefusal(t, WriteTree(t.Context(), dir, h), artifact.ErrUnavailable, "PYPI-TREE-LOCKED", "")
+	wantRefusal(t, WriteTree(t.Context(), dir, "pypi/main", h), artifact.ErrUnavailable, "PYPI-TREE-LOCKED", "")
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -222,4 +222,29 @@ func TestWriteTreeServed(t *testing.T) {
 			t.Errorf("%s: metadata: %d", pg.Files[i].URL, r.status)
 		}
 	}
+}
+
+// TestWriteTreeForeign: what a tree would remove or replace must be its own.
+func TestWriteTreeForeign(t *testing.T) {
+	in := newInside(t, sample(), nil)
+	in.publish(t, 1)
+	h := NewHandler(in.dir, in.store, nil)
+	for _, name := range []string{"packages/of/another.deb", "files/report.txt", "simple/index.html"} {
+		dir := t.TempDir()
+		at := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at, []byte("theirs"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantRefusal(t, WriteTree(t.Context(), dir, "pypi/main", h), artifact.ErrUnavailable, "PYPI-TREE-FOREIGN", "")
+		if b, err := os.ReadFile(at); err != nil || string(b) != "theirs" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	dir := t.TempDir()
+	writeTree(t, dir, h)
+	wantRefusal(t, WriteTree(t.Context(), dir, "pypi/other", h), artifact.ErrUnavailable, "PYPI-TREE-FOREIGN", "")
+	writeTree(t, dir, h)
 }

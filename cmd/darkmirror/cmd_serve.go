@@ -192,8 +192,8 @@ func newMirror(cfg *config.Config, st *store.Store, log *slog.Logger) (*mirrorSe
 	return &mirrorServer{mux, mounts, hub}, nil
 }
 
-// siteSource is the name of the site's own packages; no source can have it.
-const siteSource = "pypi/site-packages"
+// siteSource is the name of the site's own packages.
+const siteSource = "pypi/" + config.SiteSource
 
 // mergedIndex is the one index of serve.index. The site's own folder is
 // published anew each time the server starts.

@@ -223,6 +223,10 @@ type insideFile struct {
 	Files     []files.PublishConfig  `yaml:"files" doc:"plain files to publish"`
 }
 
+// SiteSource is the name of the index of serve.index.folder: no source of
+// packages can have it.
+const SiteSource = "site-packages"
+
 type insidePyPI struct {
 	Name    string             `yaml:"name" required:"true" doc:"name of the source, as outside"`
 	Publish pypi.PublishConfig `yaml:",inline"`

@@ -186,9 +186,18 @@ func (f *insideFile) finish(d *document, dir string) {
 	f.Link.validate(d)
 	d.owned("scan", reflect.TypeOf(f.Scan), f.Scan.Validate())
 	names := d.newNames("pypi")
+	trees := make(map[string]int)
 	for i := range f.PyPI {
 		at := names.add(i, f.PyPI[i].Name)
 		d.owned(at, reflect.TypeOf(f.PyPI[i].Publish), f.PyPI[i].Publish.Validate())
+		if f.PyPI[i].Name == SiteSource {
+			d.on(at+".name", "%s.name: %q is the name of the site's own packages (serve.index.folder); take another", at, SiteSource)
+		}
+		tree := filepath.Clean(f.PyPI[i].Publish.Tree)
+		if j, again := trees[tree]; again && tree != "." {
+			d.on(at+".tree", "%s.tree: pypi[%d] has the same folder; give every source one of its own", at, j)
+		}
+		trees[tree] = i
 	}
 	for i, name := range f.Serve.Index.Sources {
 		if !slices.ContainsFunc(f.PyPI, func(p insidePyPI) bool { return p.Name == name }) {

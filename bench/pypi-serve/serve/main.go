@@ -65,7 +65,7 @@ func run(ctx context.Context, out io.Writer, o options) error {
 	h := pypi.NewHandler(state, st, logger)
 	if o.tree != "" {
 		began := time.Now()
-		if err := pypi.WriteTree(ctx, o.tree, h); err != nil {
+		if err := pypi.WriteTree(ctx, o.tree, "pypi/main", h); err != nil {
 			return err
 		}
 		logger.InfoContext(ctx, "tree written", slog.Duration("took", time.Since(began)))
