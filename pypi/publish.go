@@ -302,7 +302,7 @@ func (p *Publisher) writeTree(ctx context.Context) error {
 	if p.tree == "" {
 		return nil
 	}
-	if err := WriteTree(ctx, p.tree, NewHandler(p.dir, p.store, p.log)); err != nil {
+	if err := WriteTree(ctx, p.tree, p.name, NewHandler(p.dir, p.store, p.log)); err != nil {
 		return fmt.Errorf("%s: tree %s: %w", p.name, p.tree, err)
 	}
 	return nil

@@ -59,7 +59,9 @@ func (p *Publisher) previous() (*current, error) {
 	cur, err := decodeCurrent(b)
 	if err != nil {
 		p.log.Error("the publication before is damaged: what it kept is lost", slog.String("source", p.name), slog.Any("error", err))
-		return &current{}, nil
+		// The serial that it had is not known; seconds are beyond any that grew
+		// by bundles.
+		return &current{Serial: uint64(max(time.Now().Unix(), 0))}, nil
 	}
 	if cur.Source != p.name {
 		return nil, fmt.Errorf("%s: %s holds the publication of %q; give every source a folder of its own", p.name, p.dir, clip(cur.Source))
@@ -79,21 +81,33 @@ func (c *current) files() map[string]*currentFile {
 	return out
 }
 
-// changedHere refuses a filename that is served with other bytes: the
-// snapshot before may have lacked it already.
+// changedHere refuses a filename that is served with other bytes, or was
+// before it was hidden: the snapshot before may have lacked it already.
 func (p *Publisher) changedHere(doc *indexDoc) error {
 	old, err := p.previous()
 	if err != nil {
 		return err
 	}
-	files := old.files()
+	past, err := p.revocations()
+	if err != nil {
+		return err
+	}
+	was := make(map[string]string)
+	for i := range past {
+		if past[i].SHA256 != "" {
+			was[past[i].Filename] = "sha256:" + past[i].SHA256
+		}
+	}
+	for name, f := range old.files() {
+		was[name] = f.File.SHA256.String()
+	}
 	for i := range doc.Projects {
 		for j := range doc.Projects[i].Files {
 			f := &doc.Projects[i].Files[j]
-			if was := files[f.Filename]; was != nil && was.File.SHA256 != f.SHA256 {
+			if d, ok := was[f.Filename]; ok && d != f.SHA256.String() {
 				return &artifact.Refusal{
 					Class: artifact.ErrIntegrity, Code: "PYPI-FILE-CHANGED", Subject: p.name + ": " + f.Filename,
-					Reason: "the file was published before with other bytes", Want: was.File.SHA256.String(), Got: f.SHA256.String(),
+					Reason: "the file was published before with other bytes", Want: d, Got: f.SHA256.String(),
 				}
 			}
 		}
@@ -197,7 +211,7 @@ func (r *reviser) compare(old, cur *current, past []revocation) error {
 	}
 	hidden := make(map[string]bool)
 	for i := range past {
-		hidden[past[i].Filename] = past[i].Action == actHidden
+		hidden[past[i].Filename] = past[i].Action == actHidden || past[i].Action == actRemoved
 	}
 	for i := range cur.Projects {
 		for j := range cur.Projects[i].Files {
@@ -247,9 +261,9 @@ func (r *reviser) file(project string, was *currentFile) error {
 	case r.held[was.File.Filename]:
 		r.note(project, was, actHidden, "held back by policy")
 	case r.pub.hide:
-		r.note(project, was, actHidden, "no longer in the snapshot")
+		r.note(project, was, actRemoved, "no longer in the snapshot")
 	case !r.pub.store.Has(was.File.SHA256):
-		r.note(project, was, actHidden, "no longer in the snapshot, and its blob is gone")
+		r.note(project, was, actRemoved, "no longer in the snapshot, and its blob is gone")
 	default:
 		kept := *was
 		if kept.Kept == 0 {
@@ -283,7 +297,7 @@ func (r *reviser) bound() {
 	for project, files := range r.kept {
 		r.kept[project] = slices.DeleteFunc(files, func(f currentFile) bool {
 			if over[f.File.Filename] {
-				r.note(project, &f, actHidden, fmt.Sprintf("more than %d files that no snapshot has", mostKept))
+				r.note(project, &f, actRemoved, fmt.Sprintf("more than %d files that no snapshot has", mostKept))
 			}
 			return over[f.File.Filename]
 		})

@@ -35,7 +35,8 @@ const (
 	actYanked   = "yanked"      // the index outside has yanked it
 	actUnyanked = "unyanked"    // and taken that back
 	actKept     = "kept"        // the snapshot lacks it: it stays, as yanked
-	actHidden   = "hidden"      // it is no longer served
+	actHidden   = "hidden"      // it is no longer served, by a decision against it
+	actRemoved  = "removed"     // it is no longer served, for no snapshot has it
 	actRestored = "restored"    // a snapshot has it again
 	actLocked   = "quarantined" // no file of the project is served
 	actReleased = "released"    // the quarantine is over

@@ -16,6 +16,7 @@ import (
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/pypi/pypitest"
+	"github.com/darkmirror/darkmirror/pypi/upload"
 )
 
 // lines are the actions of the record: "bundle action filename-or-project".
@@ -119,7 +120,69 @@ func TestRemovedIsHidden(t *testing.T) {
 	}
 	in.load(t, sample(), nil)
 	in.publish(t, 3)
-	in.wantLines(t, "2 hidden baz-2.0.tar.gz", "3 restored baz-2.0.tar.gz")
+	in.wantLines(t, "2 removed baz-2.0.tar.gz", "3 restored baz-2.0.tar.gz")
+}
+
+// TestHiddenFileChanged: a file that is served no longer must not come again
+// with other bytes.
+func TestHiddenFileChanged(t *testing.T) {
+	in := newInside(t, sample(), nil)
+	in.pub.hide = true
+	in.publish(t, 1)
+	in.load(t, sample()[1:], nil)
+	in.publish(t, 2)
+	prev := in.snap
+	files := sample()
+	files[0] = pypitest.Wheel(files[0].Name, ">=3.9,<4", pypitest.Entry{Name: "evil.py"})
+	in.load(t, files, nil)
+	wantRefusal(t, in.pub.Verify(t.Context(), in.snap, prev), artifact.ErrIntegrity, "PYPI-FILE-CHANGED", files[0].Name)
+}
+
+// TestTargetFiles: a target is told of everything that it may have.
+func TestTargetFiles(t *testing.T) {
+	in := newInside(t, sample(), nil)
+	states := func() map[string]upload.State {
+		t.Helper()
+		cur, err := in.pub.previous()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := in.pub.targetFiles(cur)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := make(map[string]upload.State)
+		for i := range files {
+			out[files[i].Filename] = files[i].State
+		}
+		if len(out) != len(files) {
+			t.Errorf("a file is told of twice: %v", files)
+		}
+		return out
+	}
+	names := []string{sample()[0].Name, sample()[1].Name, sample()[2].Name}
+	want := func(when string, s ...upload.State) {
+		t.Helper()
+		if d := cmp.Diff(map[string]upload.State{names[0]: s[0], names[1]: s[1], names[2]: s[2]}, states()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", when, d)
+		}
+	}
+	in.publish(t, 1)
+	want("first", upload.Offered, upload.Offered, upload.Offered)
+	in.load(t, sample()[1:], func(d *indexDoc) { d.Projects[1].Status = quarantined })
+	in.publish(t, 2)
+	want("kept, quarantined", upload.Withheld, upload.Withheld, upload.Offered)
+	in.load(t, sample()[1:], nil)
+	in.publish(t, 3)
+	want("released", upload.Kept, upload.Offered, upload.Offered)
+	in.snap.Artifacts = in.snap.Artifacts[1:] // held by the policy
+	in.pub.hide = true
+	in.publish(t, 4)
+	want("held, removed", upload.Gone, upload.Withheld, upload.Offered)
+	in.pub.hide = false
+	in.load(t, sample(), nil)
+	in.publish(t, 5)
+	want("restored", upload.Offered, upload.Offered, upload.Offered)
 }
 
 // What somebody has decided against is in index.json and not in the snapshot.
@@ -259,7 +322,7 @@ func TestKeptWithoutBlob(t *testing.T) {
 	if in.file(t, sample()[0].Name) != nil {
 		t.Error("it is still listed")
 	}
-	in.wantLines(t, "2 hidden "+sample()[0].Name)
+	in.wantLines(t, "2 removed "+sample()[0].Name)
 }
 
 // A damaged record or publication does not keep anything from being

@@ -1,6 +1,7 @@
 package pypi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -43,6 +45,8 @@ type UploadConfig struct {
 	URL    string `yaml:"url"`    // where uploads go
 	Simple string `yaml:"simple"` // its Simple API, on the same host
 	Access `yaml:",inline"`
+	// AllowYanked uploads yanked files, which nothing marks there.
+	AllowYanked bool `yaml:"allow_yanked,omitempty"`
 }
 
 // Access is how a target is reached.
@@ -143,7 +147,7 @@ func (p *Publisher) UseTarget(cfg PublishConfig, client *fetch.Client) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		t, err := upload.New(upload.Config{Name: p.name, Upload: u.URL, Simple: u.Simple, User: u.User, Password: password, Read: readEntries}, client)
+		t, err := upload.New(upload.Config{Name: p.name, Upload: u.URL, Simple: u.Simple, User: u.User, Password: password, AllowYanked: u.AllowYanked, Read: readEntries}, client)
 		if err != nil {
 			return err
 		}
@@ -172,7 +176,7 @@ func readEntries(contentType string, body []byte, base *url.URL) (map[string]upl
 	out := make(map[string]upload.Entry, len(pg.Files))
 	for i := range pg.Files {
 		f := &pg.Files[i]
-		out[f.Filename] = upload.Entry{SHA256: f.Digest, RequiresPython: f.RequiresPython}
+		out[f.Filename] = upload.Entry{SHA256: f.Digest, RequiresPython: f.RequiresPython, Yanked: f.Yanked}
 	}
 	return out, nil
 }
@@ -183,19 +187,9 @@ func (p *Publisher) push(ctx context.Context, cur *current) (string, error) {
 	if p.target == nil {
 		return "", nil
 	}
-	var files []upload.File
-	for i := range cur.Projects {
-		for j := range cur.Projects[i].Files {
-			f := &cur.Projects[i].Files[j]
-			if f.Kept > 0 {
-				continue // it was published when it was new
-			}
-			u, err := p.uploadFile(cur.Projects[i].Name, f)
-			if err != nil {
-				return "", err
-			}
-			files = append(files, u)
-		}
+	files, err := p.targetFiles(cur)
+	if err != nil {
+		return "", err
 	}
 	rep, err := p.target.publish(ctx, files)
 	if err != nil {
@@ -205,6 +199,13 @@ func (p *Publisher) push(ctx context.Context, cur *current) (string, error) {
 		p.log.InfoContext(ctx, "target", slog.String("source", p.name), slog.String("note", n))
 	}
 	text := fmt.Sprintf("; %s: %d files new, %d there", p.targetName, rep.Uploaded, rep.Present)
+	for _, f := range rep.Recalled {
+		p.log.WarnContext(ctx, "the target offers what was taken back here", slog.String("source", p.name), slog.String("target", p.targetName),
+			slog.String("artifact", f.Filename), slog.String("reason", cmp.Or(f.YankedReason, f.Reason)))
+	}
+	if n := len(rep.Recalled); n > 0 {
+		text += fmt.Sprintf(", %d taken back here and still offered there", n)
+	}
 	if len(rep.Left) == 0 {
 		return text, nil
 	}
@@ -222,6 +223,48 @@ func (p *Publisher) push(ctx context.Context, cur *current) (string, error) {
 	return text, lost
 }
 
+// targetFiles are the files of a publication, and those that were taken back.
+func (p *Publisher) targetFiles(cur *current) ([]upload.File, error) {
+	var files []upload.File
+	now := make(map[string]bool)
+	for i := range cur.Projects {
+		pr := &cur.Projects[i]
+		for j := range pr.Files {
+			u, err := p.uploadFile(pr.Name, &pr.Files[j])
+			if err != nil {
+				return nil, err
+			}
+			if pr.Status == quarantined {
+				u.State, u.Reason = upload.Withheld, "its project is in quarantine: "+cmp.Or(pr.StatusReason, "no reason given")
+			}
+			files, now[u.Filename] = append(files, u), true
+		}
+	}
+	past, err := p.revocations()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range slices.Backward(past) {
+		if r.Filename == "" || now[r.Filename] {
+			continue
+		}
+		now[r.Filename] = true // a later line holds
+		_, v, err := packaging.ParseDistName(r.Filename)
+		if err != nil {
+			continue // a damaged line
+		}
+		u := upload.File{Project: r.Project, Version: v.Text(), Filename: r.Filename, State: upload.Gone, Reason: r.Reason}
+		if u.SHA256, err = artifact.ParseHex(r.SHA256); err != nil {
+			continue
+		}
+		if r.Action == actHidden {
+			u.State = upload.Withheld
+		}
+		files = append(files, u)
+	}
+	return files, nil
+}
+
 func (p *Publisher) uploadFile(project string, f *currentFile) (upload.File, error) {
 	_, v, err := packaging.ParseDistName(f.File.Filename)
 	if err != nil {
@@ -232,14 +275,15 @@ func (p *Publisher) uploadFile(project string, f *currentFile) (upload.File, err
 		Yanked: f.File.Yanked, YankedReason: f.File.YankedReason,
 		Open: func() (io.ReadCloser, error) { return p.store.Open(f.File.SHA256) },
 	}
+	if f.Kept > 0 {
+		u.State = upload.Kept // it was sent when it was new
+	}
 	if f.Metadata != "" {
 		d, err := artifact.ParseDigest(f.Metadata)
 		if err != nil {
 			return u, err
 		}
-		if u.Metadata, err = p.store.ReadAll(d, packaging.MaxMetadata); err != nil {
-			return u, err
-		}
+		u.Metadata = func() ([]byte, error) { return p.store.ReadAll(d, packaging.MaxMetadata) }
 	}
 	return u, nil
 }

@@ -23,14 +23,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/fetch"
+	"github.com/darkmirror/darkmirror/pypi/packaging"
 	"github.com/darkmirror/darkmirror/pypi/upload"
 )
 
@@ -232,8 +235,13 @@ func (c *Client) project(ctx context.Context, rep *upload.Report, project string
 		return err
 	}
 	var want []*upload.File
+	sent := false
 	for _, f := range files {
-		if e, ok := there[f.Filename]; ok {
+		e, ok := there[f.Filename]
+		if !rep.Recall(c.cfg.Name, f, e, ok) {
+			continue
+		}
+		if ok {
 			if e.SHA256 != f.SHA256 {
 				rep.Leave(f, upload.Other(c.cfg.Name, f, e.SHA256))
 				continue
@@ -242,10 +250,11 @@ func (c *Client) project(ctx context.Context, rep *upload.Report, project string
 			want = append(want, f)
 			continue
 		}
-		if err := c.damage(f, files); err != nil {
+		if err := c.damage(f, files, there); err != nil {
 			rep.Leave(f, err)
 			continue
 		}
+		sent = true
 		err := c.upload(ctx, f)
 		if errors.Is(err, errTaken) {
 			want = append(want, f) // the page tells below what is there
@@ -262,11 +271,10 @@ func (c *Client) project(ctx context.Context, rep *upload.Report, project string
 		rep.Bytes += f.Size
 		want = append(want, f)
 	}
-	if len(want) == 0 {
-		return nil
-	}
-	if there, err = c.page(ctx, project); err != nil {
-		return err
+	if sent {
+		if there, err = c.page(ctx, project); err != nil {
+			return err
+		}
 	}
 	for _, f := range want {
 		if err := c.compare(f, there); err != nil {
@@ -282,16 +290,25 @@ func isLogin(err error) bool {
 }
 
 // damage says what the server would do wrong with a file.
-func (c *Client) damage(f *upload.File, all []*upload.File) error {
+func (c *Client) damage(f *upload.File, all []*upload.File, there map[string]upload.Entry) error {
 	file := func(code, reason string) error {
 		return &artifact.Refusal{Class: artifact.ErrUnavailable, Code: code, Subject: c.cfg.Name + ": " + f.Filename, Reason: reason}
 	}
 	if f.Yanked && !c.cfg.AllowYanked {
 		return file(CodeYanked, "it is yanked, and an index of DevPI would offer it as if it were not; a mirror index keeps the mark, allow_yanked uploads it all the same")
 	}
+	mixed := func(other, requires string) error {
+		return file(CodeRequires, fmt.Sprintf("it requires Python %q, and %s of the same version %q: DevPI keeps one for a version; a mirror index keeps both", f.RequiresPython, other, requires))
+	}
 	for _, o := range all {
-		if o.Version == f.Version && o.RequiresPython != f.RequiresPython && (c.cfg.AllowYanked || !o.Yanked) {
-			return file(CodeRequires, fmt.Sprintf("it requires Python %q, and %s of the same version %q: DevPI keeps one for a version; a mirror index keeps both", f.RequiresPython, o.Filename, o.RequiresPython))
+		if o.Version == f.Version && o.RequiresPython != f.RequiresPython && o.State == upload.Offered && (c.cfg.AllowYanked || !o.Yanked) {
+			return mixed(o.Filename, o.RequiresPython)
+		}
+	}
+	// What came with another bundle, or from somebody else.
+	for _, name := range slices.Sorted(maps.Keys(there)) {
+		if _, v, err := packaging.ParseDistName(name); err == nil && v.Text() == f.Version && there[name].RequiresPython != f.RequiresPython {
+			return mixed(name+", which is there,", there[name].RequiresPython)
 		}
 	}
 	for _, r := range f.Filename {

@@ -134,7 +134,7 @@ func fileOf(t *testing.T, f pypitest.File) upload.File {
 	}
 	return upload.File{
 		Project: project, Version: v.Text(), Filename: f.Name, SHA256: artifact.Sum(f.Body), Size: int64(len(f.Body)),
-		RequiresPython: f.RequiresPython, Yanked: f.Yanked, Metadata: f.Metadata,
+		RequiresPython: f.RequiresPython, Yanked: f.Yanked, Metadata: func() ([]byte, error) { return f.Metadata, nil },
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(string(f.Body))), nil },
 	}
 }
@@ -188,6 +188,8 @@ func TestPublishLeaves(t *testing.T) {
 	one := fileOf(t, pypitest.Wheel("a-1.0-py3-none-any.whl", ""))
 	odd := one
 	odd.Version = "1.0.0"
+	held := one
+	held.State, held.Reason = upload.Withheld, "malware"
 	for name, tt := range map[string]struct {
 		files  []upload.File
 		before func(*fake)
@@ -196,6 +198,14 @@ func TestPublishLeaves(t *testing.T) {
 	}{
 		"yanked":         {[]upload.File{fileOf(t, yanked)}, nil, nil, []string{CodeYanked}},
 		"requires":       {two, nil, nil, []string{CodeRequires, CodeRequires}},
+		"requires, there": {[]upload.File{two[0]}, func(s *fake) {
+			f := two[1]
+			s.files[f.Filename] = map[string]any{"filename": f.Filename, "hashes": map[string]string{"sha256": f.SHA256.Hex()}, "requires-python": f.RequiresPython}
+		}, nil, []string{CodeRequires}},
+		"withheld": {[]upload.File{held}, func(s *fake) {
+			s.files[held.Filename] = map[string]any{"filename": held.Filename, "hashes": map[string]string{"sha256": held.SHA256.Hex()}}
+		}, nil, []string{upload.CodeWithheld}},
+		"withheld, not there": {[]upload.File{held}, nil, nil, nil},
 		"too large":      {[]upload.File{one}, nil, func(c *Config) { c.MaxBody = 100 }, []string{CodeSize}},
 		"version":        {[]upload.File{odd}, nil, nil, []string{CodeName}},
 		"413":            {[]upload.File{one}, func(s *fake) { s.refuse = 413 }, nil, []string{CodeSize}},
@@ -261,12 +271,42 @@ func TestPublishRefused(t *testing.T) {
 func TestMirror(t *testing.T) {
 	s := newFake()
 	c := s.client(t, nil)
-	f := fileOf(t, pypitest.Wheel("a-1.0-py3-none-any.whl", ">=3.8"))
-	s.files[f.Filename] = map[string]any{"filename": f.Filename, "hashes": map[string]string{"sha256": f.SHA256.Hex()}, "requires-python": ">=3.8"}
-	gone := fileOf(t, pypitest.Wheel("a-2.0-py3-none-any.whl", ""))
-	rep, err := c.Mirror(t.Context(), "https://inside.example/pypi/main/simple/", []upload.File{f, gone})
-	if err != nil || rep.Present != 1 || len(rep.Left) != 1 || codeOf(rep.Left[0].Err) != CodeDiffers || s.index["type"] != "mirror" {
+	show := func(f *upload.File, yanked any) {
+		s.files[f.Filename] = map[string]any{"filename": f.Filename, "hashes": map[string]string{"sha256": f.SHA256.Hex()}, "requires-python": f.RequiresPython, "yanked": yanked}
+	}
+	as := func(name string, state upload.State, yanked bool) upload.File {
+		f := fileOf(t, pypitest.Wheel(name, ">=3.8"))
+		f.State, f.Yanked = state, yanked
+		return f
+	}
+	files := []upload.File{
+		as("a-1.0-py3-none-any.whl", upload.Offered, false), as("a-1.1-py3-none-any.whl", upload.Offered, true), as("a-1.2-py3-none-any.whl", upload.Kept, true),
+		as("a-1.3-py3-none-any.whl", upload.Withheld, false), as("b-1.0-py3-none-any.whl", upload.Gone, false),
+	}
+	show(&files[0], false)
+	show(&files[1], "broken")
+	show(&files[2], "")
+	rep, err := c.Mirror(t.Context(), "https://inside.example/pypi/main/simple/", files)
+	if err != nil || rep.Present != 2 || len(rep.Left) != 0 || len(rep.Recalled) != 0 || s.index["type"] != "mirror" {
 		t.Fatalf("%+v, %v, %v", rep, err, s.index)
+	}
+	show(&files[1], false)
+	delete(s.files, files[2].Filename)
+	show(&files[3], false)
+	show(&files[4], false)
+	rep, err = c.Mirror(t.Context(), "https://inside.example/pypi/main/simple/", files)
+	if err != nil || rep.Present != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	var got []string
+	for _, l := range rep.Left {
+		got = append(got, codeOf(l.Err)+" "+l.File.Version)
+	}
+	if d := cmp.Diff([]string{CodeDiffers + " 1.1", CodeDiffers + " 1.2", upload.CodeWithheld + " 1.3"}, got); d != "" {
+		t.Errorf("left (-want +got):\n%s", d)
+	}
+	if len(rep.Recalled) != 1 || rep.Recalled[0].Project != "b" {
+		t.Errorf("recalled: %+v", rep.Recalled)
 	}
 	if _, err := c.Mirror(t.Context(), "https://other.example/simple/", nil); codeOf(err) != CodeIndex {
 		t.Errorf("a mirror of another index: %v", err)

@@ -15,6 +15,7 @@ func readPage(_ string, body []byte, _ *url.URL) (map[string]upload.Entry, error
 			Filename string            `json:"filename"`
 			Hashes   map[string]string `json:"hashes"`
 			Python   string            `json:"requires-python"`
+			Yanked   any               `json:"yanked"` // false, true or a reason
 		} `json:"files"`
 	}
 	if err := json.Unmarshal(body, &doc); err != nil {
@@ -22,7 +23,7 @@ func readPage(_ string, body []byte, _ *url.URL) (map[string]upload.Entry, error
 	}
 	out := make(map[string]upload.Entry)
 	for _, f := range doc.Files {
-		e := upload.Entry{RequiresPython: f.Python}
+		e := upload.Entry{RequiresPython: f.Python, Yanked: f.Yanked != nil && f.Yanked != false}
 		if h := f.Hashes["sha256"]; h != "" {
 			var err error
 			if e.SHA256, err = artifact.ParseHex(h); err != nil {

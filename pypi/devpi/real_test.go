@@ -59,7 +59,7 @@ func file(f pypitest.File) upload.File {
 	}
 	return upload.File{
 		Project: project, Version: v.Text(), Filename: f.Name, SHA256: artifact.Sum(f.Body), Size: int64(len(f.Body)),
-		RequiresPython: f.RequiresPython, Yanked: f.Yanked, Metadata: f.Metadata,
+		RequiresPython: f.RequiresPython, Yanked: f.Yanked, Metadata: func() ([]byte, error) { return f.Metadata, nil },
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(string(f.Body))), nil },
 	}
 }

@@ -58,8 +58,15 @@ func NewForm(f *File) (*Form, error) {
 	if f.RequiresPython != "" {
 		field("requires_python", f.RequiresPython)
 	}
+	var metadata []byte
+	if f.Metadata != nil {
+		var err error
+		if metadata, err = f.Metadata(); err != nil {
+			return nil, err
+		}
+	}
 	version := false
-	err := packaging.EachHeader(f.Metadata, func(key, value string) error {
+	err := packaging.EachHeader(metadata, func(key, value string) error {
 		if name, ok := fields[key]; ok && value != "" {
 			version = version || name == "metadata_version"
 			field(name, value)

@@ -8,6 +8,8 @@
 //   - Whether a file is there is read from the index, never from the words or
 //     the status of a refusal: no two servers agree on those.
 //   - A file of the same name with other bytes is refused as a security event.
+//   - What was taken back after its upload is looked for: the target goes on
+//     offering it, and nothing is ever deleted there.
 //   - After the uploads of a project the index is read again, and has to name
 //     every file with its SHA-256, where it names any.
 //   - A file is streamed; none is held in memory.
@@ -31,10 +33,12 @@ import (
 
 // Codes of refusals.
 const (
-	CodeOther   = "PYPI-TARGET-OTHER"   // the target has other bytes under the name
-	CodeRefused = "PYPI-TARGET-REFUSED" // the target did not take a file
-	CodeLogin   = "PYPI-TARGET-LOGIN"   // it does not let us in
-	CodeAnswer  = "PYPI-TARGET-ANSWER"  // its answers make no sense
+	CodeOther    = "PYPI-TARGET-OTHER"    // the target has other bytes under the name
+	CodeRefused  = "PYPI-TARGET-REFUSED"  // the target did not take a file
+	CodeLogin    = "PYPI-TARGET-LOGIN"    // it does not let us in
+	CodeAnswer   = "PYPI-TARGET-ANSWER"   // its answers make no sense
+	CodeYanked   = "PYPI-TARGET-YANKED"   // it would offer a yanked file as if it were not
+	CodeWithheld = "PYPI-TARGET-WITHHELD" // it offers what must not be offered
 )
 
 const (
@@ -44,7 +48,18 @@ const (
 	maxWords = 300
 )
 
-// A File is one file to be published.
+// A State is what our own index does with a file.
+type State int
+
+// States of files. Only offered ones are sent.
+const (
+	Offered  State = iota
+	Kept           // the publication lacks it: our index has it, as yanked
+	Gone           // our index has it no longer
+	Withheld       // nobody must get it: a quarantine, a policy
+)
+
+// A File is one file to be published, or one that was before.
 type File struct {
 	Project        string // normal form
 	Version        string // as the filename writes it
@@ -54,14 +69,18 @@ type File struct {
 	RequiresPython string
 	Yanked         bool
 	YankedReason   string
-	Metadata       []byte // METADATA or PKG-INFO; nil if it is not known
-	Open           func() (io.ReadCloser, error)
+	State          State
+	Reason         string // why it is withheld
+	// Metadata reads METADATA or PKG-INFO; nil if it is not known.
+	Metadata func() ([]byte, error)
+	Open     func() (io.ReadCloser, error)
 }
 
 // An Entry is what an index says of a file.
 type Entry struct {
 	SHA256         artifact.Digest // zero: not told
 	RequiresPython string
+	Yanked         bool
 }
 
 // A PageReader reads a project's page of the Simple API, JSON or HTML.
@@ -75,7 +94,10 @@ type Report struct {
 	Uploaded, Present int
 	Bytes             int64 // of what was uploaded
 	Notes             []string
-	Left              []Left
+	// Recalled are files that our own index marks as yanked or has no longer,
+	// and that the target offers like any other.
+	Recalled []*File
+	Left     []Left
 }
 
 // Left is a file that was not published, and why.
@@ -87,12 +109,31 @@ type Left struct {
 // Leave records a file that is not published.
 func (r *Report) Leave(f *File, err error) { r.Left = append(r.Left, Left{f, err}) }
 
+// Recall looks at what became of a file of which the target says e, and says
+// whether it is one to be offered there.
+func (r *Report) Recall(name string, f *File, e Entry, there bool) bool {
+	if f.State != Offered && !e.SHA256.IsZero() && e.SHA256 != f.SHA256 {
+		there = false // a file of their own
+	}
+	switch {
+	case f.State == Withheld && there:
+		r.Leave(f, &artifact.Refusal{
+			Class: artifact.ErrUnavailable, Code: CodeWithheld, Subject: name + ": " + f.Filename,
+			Reason: "the target offers it, and nobody must get it: " + f.Reason + "; delete it there",
+		})
+	case f.State != Withheld && there && !e.Yanked && (f.State != Offered || f.Yanked):
+		r.Recalled = append(r.Recalled, f)
+	}
+	return f.State == Offered
+}
+
 // Config is one target.
 type Config struct {
 	Name           string // of the source, for messages: "pypi/main"
 	Upload         string // address that takes uploads
 	Simple         string // root of the target's Simple API
 	User, Password string
+	AllowYanked    bool // uploads yanked files, which nothing marks there
 	Read           PageReader
 }
 
@@ -162,7 +203,16 @@ func (t *Target) project(ctx context.Context, rep *Report, project string, files
 	var sent []*File
 	for _, f := range files {
 		e, ok := there[f.Filename]
+		if !rep.Recall(t.cfg.Name, f, e, ok) {
+			continue
+		}
 		switch {
+		case !ok && f.Yanked && !t.cfg.AllowYanked:
+			rep.Leave(f, &artifact.Refusal{
+				Class: artifact.ErrUnavailable, Code: CodeYanked, Subject: t.cfg.Name + ": " + f.Filename,
+				Reason: "it is yanked, and an upload cannot say so: the target would offer it like any other; allow_yanked uploads it all the same",
+			})
+			continue
 		case ok && e.SHA256.IsZero():
 			rep.Present++
 			rep.Notes = append(rep.Notes, fmt.Sprintf("%s is there; the target does not tell its hash", f.Filename))

@@ -105,8 +105,10 @@ func (s *fake) target(t *testing.T) *Target {
 func file(name, body string) File {
 	return File{
 		Project: "foo", Version: "1.0", Filename: name, SHA256: artifact.Sum([]byte(body)), Size: int64(len(body)), RequiresPython: ">=3.8",
-		Metadata: []byte("Metadata-Version: 2.4\nName: foo\nVersion: 1.0\nSummary: a thing\nClassifier: A\nClassifier: B\nRequires-Dist: bar>=1\nUnknown: x\n\nwords\n"),
-		Open:     func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil },
+		Metadata: func() ([]byte, error) {
+			return []byte("Metadata-Version: 2.4\nName: foo\nVersion: 1.0\nSummary: a thing\nClassifier: A\nClassifier: B\nRequires-Dist: bar>=1\nUnknown: x\n\nwords\n"), nil
+		},
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil },
 	}
 }
 
@@ -193,5 +195,50 @@ func TestFormLength(t *testing.T) {
 		if err = errors.Join(err, r.Close()); err != nil || int64(len(b)) != form.Length {
 			t.Errorf("%d bytes, announced %d, %v", len(b), form.Length, err)
 		}
+	}
+}
+
+// TestRecalled: what was taken back is looked for, and never sent.
+func TestRecalled(t *testing.T) {
+	s := &fake{files: map[string]string{}}
+	for _, name := range []string{"foo-1.1.tar.gz", "foo-1.2.tar.gz", "foo-1.3.tar.gz", "foo-1.4.tar.gz"} {
+		s.files[name] = file(name, name).SHA256.Hex()
+	}
+	s.files["foo-1.5.tar.gz"] = artifact.Sum([]byte("theirs")).Hex()
+	with := func(name string, change func(*File)) File {
+		f := file(name, name)
+		change(&f)
+		return f
+	}
+	yanked := with("foo-1.0.tar.gz", func(f *File) { f.Yanked = true })
+	files := []File{
+		yanked, with("foo-1.1.tar.gz", func(f *File) { f.Yanked = true }), with("foo-1.2.tar.gz", func(f *File) { f.State, f.Yanked = Kept, true }),
+		with("foo-1.3.tar.gz", func(f *File) { f.State = Gone }), with("foo-1.4.tar.gz", func(f *File) { f.State, f.Reason = Withheld, "malware" }),
+		with("foo-1.5.tar.gz", func(f *File) { f.State = Withheld }), with("foo-1.6.tar.gz", func(f *File) { f.State = Kept }), with("foo-1.7.tar.gz", func(f *File) { f.State = Gone }),
+	}
+	target := s.target(t)
+	rep, err := target.Publish(t.Context(), files)
+	if err != nil || rep.Uploaded != 0 || rep.Present != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	var left, recalled []string
+	for _, l := range rep.Left {
+		left = append(left, codeOf(l.Err)+" "+l.File.Filename)
+	}
+	for _, f := range rep.Recalled {
+		recalled = append(recalled, f.Filename)
+	}
+	if d := cmp.Diff([]string{CodeYanked + " foo-1.0.tar.gz", CodeWithheld + " foo-1.4.tar.gz"}, left); d != "" {
+		t.Errorf("left (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"foo-1.1.tar.gz", "foo-1.2.tar.gz", "foo-1.3.tar.gz"}, recalled); d != "" {
+		t.Errorf("recalled (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"GET /simple/foo/"}, s.requests); d != "" {
+		t.Errorf("requests (-want +got):\n%s", d)
+	}
+	target.cfg.AllowYanked = true
+	if rep, err = target.Publish(t.Context(), []File{yanked}); err != nil || rep.Uploaded != 1 {
+		t.Errorf("allowed: %+v, %v", rep, err)
 	}
 }

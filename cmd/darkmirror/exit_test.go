@@ -1,0 +1,38 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestEveryCodeHasAHint reads the sources for the codes that they refuse
+// with: each says what to do.
+func TestEveryCodeHasAHint(t *testing.T) {
+	code := regexp.MustCompile(`"(PYPI-[A-Z0-9-]*[A-Z0-9])"`)
+	seen := make(map[string]bool)
+	err := filepath.WalkDir(filepath.Join("..", "..", "pypi"), func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		for _, m := range code.FindAllStringSubmatch(string(b), -1) {
+			seen[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) < 40 {
+		t.Fatalf("%d codes found: is the pattern still right?", len(seen))
+	}
+	for c := range seen {
+		if _, ok := codeHint(c); !ok && c != "PYPI-DEVPI" && c != "PYPI-TARGET" {
+			t.Errorf("%s: no hint", c)
+		}
+	}
+}
