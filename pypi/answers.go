@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/darkmirror/darkmirror/pypi/packaging"
 	"github.com/darkmirror/darkmirror/pypi/resolve"
 )
 
@@ -33,7 +32,7 @@ func (s *Source) Answers(ctx context.Context) ([]Answer, error) {
 	var answers []Answer
 	for _, g := range groups {
 		for _, name := range g.targets {
-			t, err := packaging.ParseTarget(name)
+			t, err := s.cfg.target(name)
 			if err != nil {
 				return nil, err
 			}

@@ -44,8 +44,11 @@ type Config struct {
 	// User and PasswordFile are sent to the index's host only.
 	User         string `yaml:"user,omitempty"`
 	PasswordFile string `yaml:"password_file,omitempty"`
-	// Targets are presets such as "cp312-manylinux_2_28_x86_64".
+	// Targets are presets such as "cp312-manylinux_2_28_x86_64", or names of
+	// Interpreters.
 	Targets []string `yaml:"targets,omitempty"`
+	// Interpreters describes targets that no preset names.
+	Interpreters []InterpreterConfig `yaml:"interpreters,omitempty"`
 	// Locks are the files that say what is wanted. There may be none yet: a
 	// new configuration starts so, and a run notes that nothing is wanted.
 	Locks []LockConfig `yaml:"locks"`
@@ -173,7 +176,8 @@ func (c *Config) Validate() error {
 		add("index", "%w", err)
 	}
 	checkAccess("", c.AllowHosts, c.User, c.PasswordFile, add)
-	checkTargets(c.Targets, "targets", add)
+	c.validateInterpreters(add)
+	c.checkTargets(c.Targets, "targets", add)
 	for i, l := range c.Locks {
 		field := fmt.Sprintf("locks[%d]", i)
 		if l.File == "" {
@@ -182,7 +186,7 @@ func (c *Config) Validate() error {
 		if len(l.Targets) == 0 && len(c.Targets) == 0 {
 			add("targets", "none for %s; name at least one, such as cp312-manylinux_2_28_x86_64", field)
 		}
-		checkTargets(l.Targets, field+".targets", add)
+		c.checkTargets(l.Targets, field+".targets", add)
 	}
 	c.validateWants(add)
 	c.Attestations.validate(add)
@@ -213,7 +217,7 @@ func (c *Config) validateWants(add func(string, string, ...any)) {
 		if len(r.Targets) == 0 && len(c.Targets) == 0 {
 			add("targets", "none for %s; name at least one, such as cp312-manylinux_2_28_x86_64", field)
 		}
-		checkTargets(r.Targets, field+".targets", add)
+		c.checkTargets(r.Targets, field+".targets", add)
 	}
 	for i, text := range c.Catalogue {
 		if _, err := ParseCatalogue(text); err != nil {
@@ -291,19 +295,6 @@ func checkAccess(at string, hosts []string, user, passwordFile string, add func(
 	}
 }
 
-func checkTargets(targets []string, field string, add func(string, string, ...any)) {
-	seen := make(map[string]bool)
-	for i, t := range targets {
-		at := fmt.Sprintf("%s[%d]", field, i)
-		if _, err := packaging.ParseTarget(t); err != nil {
-			add(at, "%w", err)
-		} else if seen[t] {
-			add(at, "%q is there twice", t)
-		}
-		seen[t] = true
-	}
-}
-
 func checkIndex(s string, http bool) error {
 	if s == "" {
 		return errors.New("missing; no index is built in")
@@ -341,6 +332,45 @@ func checkHost(s string) error {
 // empty reports whether nothing is wanted.
 func (c *Config) empty() bool {
 	return len(c.Locks)+len(c.Packages)+len(c.Requirements)+len(c.Catalogue) == 0
+}
+
+// Files are the names of the files that the configuration refers to.
+func (c *Config) Files() []*string {
+	var out []*string
+	for i := range c.Locks {
+		out = append(out, &c.Locks[i].File)
+	}
+	for i := range c.Requirements {
+		out = append(out, &c.Requirements[i].File)
+	}
+	for i := range c.Constraints {
+		out = append(out, &c.Constraints[i])
+	}
+	for i := range c.Interpreters {
+		out = append(out, &c.Interpreters[i].File)
+	}
+	for i := range c.Pinned {
+		out = append(out, &c.Pinned[i].PasswordFile)
+	}
+	if c.Attestations != nil {
+		out = append(out, &c.Attestations.TrustedRoot)
+	}
+	return out
+}
+
+// Files are the names of the files that the configuration refers to.
+func (c *PublishConfig) Files() []*string {
+	out := []*string{&c.Tree}
+	if c.Attestations != nil {
+		out = append(out, &c.Attestations.TrustedRoot)
+	}
+	if c.DevPI != nil {
+		out = append(out, &c.DevPI.PasswordFile, &c.DevPI.CAFile)
+	}
+	if c.Upload != nil {
+		out = append(out, &c.Upload.PasswordFile, &c.Upload.CAFile)
+	}
+	return out
 }
 
 // everyTarget lists the targets of the source and those of single files.

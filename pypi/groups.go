@@ -102,7 +102,7 @@ func (s *Source) closures(ctx context.Context, o *offers, wants map[string][]wan
 	}
 	for _, g := range groups {
 		for _, name := range g.targets {
-			t, err := packaging.ParseTarget(name)
+			t, err := s.cfg.target(name)
 			if err != nil {
 				return nil, err
 			}
@@ -140,7 +140,7 @@ func (s *Source) catalogue(ctx context.Context, o *offers, wants map[string][]wa
 		where := fmt.Sprintf("catalogue[%d]", i)
 		taken := 0
 		for _, name := range s.cfg.Targets {
-			t, err := packaging.ParseTarget(name)
+			t, err := s.cfg.target(name)
 			if err != nil {
 				return nil, err
 			}

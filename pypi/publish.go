@@ -105,7 +105,7 @@ func (p *Publisher) Name() string { return p.name }
 // is the one that the index named. A filename that prev has with other bytes
 // is a security refusal. It writes nothing.
 func (p *Publisher) Verify(ctx context.Context, snap, prev *artifact.Snapshot) error {
-	doc, err := p.load(snap)
+	doc, _, err := p.load(snap)
 	if err != nil {
 		return err
 	}
@@ -154,10 +154,12 @@ func changed(source string, snap, prev *artifact.Snapshot) error {
 	return nil
 }
 
-// load reads index.json of a snapshot and compares the two.
-func (p *Publisher) load(snap *artifact.Snapshot) (*indexDoc, error) {
-	refuse := func(reason string, err error) (*indexDoc, error) {
-		return nil, &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-INDEX", Subject: p.name + ": " + indexName, Reason: reason, Err: err}
+// load reads index.json of a snapshot and compares the two. held are the
+// filenames that the document has and the snapshot lacks: somebody has decided
+// against them, so they must not stay.
+func (p *Publisher) load(snap *artifact.Snapshot) (doc *indexDoc, held map[string]bool, err error) {
+	refuse := func(reason string, err error) (*indexDoc, map[string]bool, error) {
+		return nil, nil, &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-INDEX", Subject: p.name + ": " + indexName, Reason: reason, Err: err}
 	}
 	if snap.Source != p.name {
 		return refuse(fmt.Sprintf("the snapshot is of %q", clip(snap.Source)), nil)
@@ -172,10 +174,9 @@ func (p *Publisher) load(snap *artifact.Snapshot) (*indexDoc, error) {
 	}
 	b, err := p.store.ReadAll(meta.Digest, maxIndex)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	doc, err := decodeIndex(b)
-	if err != nil {
+	if doc, err = decodeIndex(b); err != nil {
 		return refuse("malformed", err)
 	}
 	files := make(map[string]*indexFile)
@@ -201,18 +202,19 @@ func (p *Publisher) load(snap *artifact.Snapshot) (*indexDoc, error) {
 	}
 	// What was held back or could not be had outside is in the index and not
 	// in the snapshot, which is signed and decides.
+	held = make(map[string]bool, len(files))
+	for _, f := range files {
+		held[f.Filename] = true
+	}
 	kept := doc.Projects[:0]
 	for _, pr := range doc.Projects {
-		pr.Files = slices.DeleteFunc(pr.Files, func(f indexFile) bool {
-			_, absent := files[pr.Name+" "+f.Version+" "+f.Filename]
-			return absent
-		})
+		pr.Files = slices.DeleteFunc(pr.Files, func(f indexFile) bool { return held[f.Filename] })
 		if len(pr.Files) > 0 {
 			kept = append(kept, pr)
 		}
 	}
 	doc.Projects = kept
-	return doc, nil
+	return doc, held, nil
 }
 
 // check opens one file in the store and checks it.
@@ -254,7 +256,7 @@ func checkBlob(st *store.Store, filename string, d artifact.Digest, size int64) 
 // Publish puts every wheel's METADATA into the store and then replaces
 // current.json, which is what the handler serves. It is idempotent.
 func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq uint64, now time.Time) (string, error) {
-	doc, err := p.load(snap)
+	doc, held, err := p.load(snap)
 	if err != nil {
 		return "", err
 	}
@@ -279,7 +281,7 @@ func (p *Publisher) Publish(ctx context.Context, snap *artifact.Snapshot, seq ui
 		files += len(c.Files)
 		cur.Projects = append(cur.Projects, c)
 	}
-	if err := p.revise(ctx, snap, &cur, now); err != nil {
+	if err := p.revise(ctx, held, &cur, now); err != nil {
 		return "", err
 	}
 	if err := p.write(&cur); err != nil {

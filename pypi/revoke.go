@@ -115,16 +115,12 @@ func (p *Publisher) changedHere(doc *indexDoc) error {
 	return nil
 }
 
-// revise completes cur, which is made from snap alone, with what the
+// revise completes cur, which is made from a snapshot alone, with what the
 // publication before says: what stays as yanked, the hashes that are known,
 // the serial. What was taken back is recorded and logged before anybody sees
 // it.
-func (p *Publisher) revise(ctx context.Context, snap *artifact.Snapshot, cur *current, now time.Time) error {
+func (p *Publisher) revise(ctx context.Context, held map[string]bool, cur *current, now time.Time) error {
 	old, err := p.previous()
-	if err != nil {
-		return err
-	}
-	held, err := p.held(snap)
 	if err != nil {
 		return err
 	}
@@ -149,35 +145,6 @@ func (p *Publisher) revise(ctx context.Context, snap *artifact.Snapshot, cur *cu
 
 func sameProject(a, b currentProject) bool {
 	return a.Name == b.Name && a.Status == b.Status && a.StatusReason == b.StatusReason && slices.Equal(a.Files, b.Files)
-}
-
-// held names the files that index.json has and the snapshot lacks: somebody
-// has decided against them, so they must not stay.
-func (p *Publisher) held(snap *artifact.Snapshot) (map[string]bool, error) {
-	meta, ok := snap.MetaFile(indexName)
-	if !ok {
-		return nil, fmt.Errorf("%s: no %s", p.name, indexName)
-	}
-	b, err := p.store.ReadAll(meta.Digest, maxIndex)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := decodeIndex(b)
-	if err != nil {
-		return nil, err
-	}
-	held := make(map[string]bool)
-	for i := range doc.Projects {
-		for j := range doc.Projects[i].Files {
-			held[doc.Projects[i].Files[j].Filename] = true
-		}
-	}
-	for i := range snap.Artifacts {
-		for _, f := range snap.Artifacts[i].Files {
-			delete(held, f.Path)
-		}
-	}
-	return held, nil
 }
 
 // A reviser compares two publications.

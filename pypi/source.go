@@ -74,7 +74,7 @@ func NewSource(cfg Config, name string, clients []*fetch.Client, st *store.Store
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	for _, text := range cfg.everyTarget() {
-		t, err := packaging.ParseTarget(text)
+		t, err := cfg.target(text)
 		if err != nil {
 			return nil, err
 		}
@@ -220,7 +220,7 @@ func (s *Source) wants() (map[string][]want, []string, error) {
 		for _, name := range names {
 			t := targets[name]
 			if t == nil {
-				if t, err = packaging.ParseTarget(name); err != nil {
+				if t, err = s.cfg.target(name); err != nil {
 					return nil, nil, err
 				}
 				targets[name] = t

@@ -5,6 +5,7 @@
 #   bench/diode/run.sh            everything, 10 GB a case
 #   bench/diode/run.sh short      256 MB a case, without the peers; the CI's form
 #   bench/diode/run.sh speed      the figures without a bad line, and the peers
+#   bench/diode/run.sh long       memory over a bundle of 100 GB
 #
 # MB, RUNS, RATE_1500 and RATE_9000 change how much, how often and how fast.
 # Needs root, iproute2, ethtool, nftables in the kernel; udpcast for the peers.
@@ -16,8 +17,9 @@ case $FORM in
 full) MB=${MB:-10000} RUNS=${RUNS:-5} ;;
 # What any machine can do: nothing is timed here.
 short) MB=${MB:-256} RUNS=${RUNS:-1} RATE_1500=${RATE_1500:-1500m} RATE_9000=${RATE_9000:-4g} ;;
-speed) MB=${MB:-2000} RUNS=${RUNS:-5} ;;
-*) echo "usage: $0 [full|short|speed]" >&2; exit 2 ;;
+speed) MB=${MB:-4000} RUNS=${RUNS:-5} ;;
+long) MB=${MB:-1000} VOLUMES=${VOLUMES:-100} ;;
+*) echo "usage: $0 [full|short|speed|long]" >&2; exit 2 ;;
 esac
 [ "$(id -u)" = 0 ] || { echo "bench/diode: needs root, for network namespaces" >&2; exit 1; }
 for tool in ip ethtool; do
@@ -167,6 +169,44 @@ truncate -s $((MB * 1000000)) "$WORK/data"
 # A virtual machine's memory is slow when it is touched for the first time.
 cp "$WORK/data" "$BOX/warm" && rm "$BOX/warm"
 
+# long: a bundle of VOLUMES volumes in one run of both ends. What has arrived is
+# compared and taken away, as an importer does.
+long() {
+	local volumes=$VOLUMES sender file done=0 r s=0 now
+	mkdir "$WORK/bundle"
+	for i in $(seq -w "$volumes"); do ln "$WORK/data" "$WORK/bundle/volume-$i"; done
+	: >"$WORK/receiver.log"
+	receiver
+	ready 1
+	ip netns exec $OUT "$WORK/darkdiode" send --to 10.9.0.2:7337 --mtu 9000 --key "$WORK/key" --rate "${RATE_LONG:-2g}" --spool "$WORK" --profile default --json "$WORK/bundle" >"$WORK/sent.json" 2>"$WORK/sender.log" &
+	sender=$!
+	PIDS+=($sender)
+	while [ $done -lt "$volumes" ]; do
+		kill -0 $RECEIVER 2>/dev/null || { echo "bench/diode: long: $done of $volumes volumes arrived" >&2; tail -n 5 "$WORK/receiver.log" "$WORK/sender.log" >&2; return 1; }
+		while read -r file; do
+			cmp "$file" "$WORK/data"
+			rm "$file"
+			done=$((done + 1))
+			case $done in 1 | 10 | 50 | "$volumes")
+				r=$(awk '/VmHWM/{print $2}' /proc/$RECEIVER/status)
+				# The last volume may arrive when the sender has ended.
+				now=$(awk '/VmHWM/{print $2}' /proc/$sender/status 2>/dev/null || true)
+				s=${now:-$s}
+				echo "$((done * MB)) MB arrived: RSS at most $((r / 1024)) MB of the receiver, $((s / 1024)) MB of the sender" ;;
+			esac
+		done < <(find "$BOX" -path "$BOX/.darkdiode" -prune -o -type f -name 'volume-*' -print | sort)
+		sleep 0.2
+	done
+	wait $sender || { cat "$WORK/sender.log" >&2; return 1; }
+}
+
+if [ "$FORM" = long ]; then
+	echo "== $VOLUMES volumes of $MB MB, MTU 9000"
+	wire 9000
+	long
+	exit 0
+fi
+
 if [ "$FORM" != speed ]; then
 echo "== a bad line: relay in between, profile default (200+20), MTU 1500"
 wire 1500
@@ -184,7 +224,13 @@ DURING=kills transfer "receiver killed ten times, 1 Gb/s" 1500 1g "" "--profile 
 DURING=stall transfer "receiver stopped for 1 s, 1 Gb/s" 1500 1g "" "--profile default"
 fi
 
-echo "== speed, no relay, $RUNS runs each"
+# What is sent, the inbox and the parity lie in memory together: with 10 GB the
+# kernel has to make room while it should take packets.
+if [ "$MB" -gt 4000 ]; then
+	MB=4000
+	truncate -s $((MB * 1000000)) "$WORK/data"
+fi
+echo "== speed, no relay, $RUNS runs of $MB MB each"
 for run in $(seq "$RUNS"); do
 	wire 1500
 	transfer "MTU 1500, ${RATE_1500:=2500m} on the wire ($run)" 1500 "$RATE_1500" "" "--profile default"

@@ -100,8 +100,8 @@ var uvLinux = regexp.MustCompile(`^manylinux_(2_[0-9]+)_(x86_64|aarch64)$`)
 // uvPlatform is uv's name of a target's platform; empty if it has none.
 func uvPlatform(target string) (platform, mac string) {
 	tag, rest, _ := strings.Cut(target, "-")
-	if strings.HasSuffix(tag, "t") {
-		return "", ""
+	if !strings.HasPrefix(tag, "cp3") || strings.HasSuffix(tag, "t") {
+		return "", "" // an interpreter that is described, or free-threaded
 	}
 	rest, _, _ = strings.Cut(rest, "@")
 	if m := uvLinux.FindStringSubmatch(rest); m != nil {

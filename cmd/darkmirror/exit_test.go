@@ -10,7 +10,7 @@ import (
 )
 
 // TestEveryCodeHasAHint reads the sources for the codes that they refuse
-// with: each says what to do.
+// with: each says what to do, and the documentation names it.
 func TestEveryCodeHasAHint(t *testing.T) {
 	code := regexp.MustCompile(`"(PYPI-[A-Z0-9-]*[A-Z0-9])"`)
 	seen := make(map[string]bool)
@@ -30,7 +30,24 @@ func TestEveryCodeHasAHint(t *testing.T) {
 	if len(seen) < 40 {
 		t.Fatalf("%d codes found: is the pattern still right?", len(seen))
 	}
+	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	var docs strings.Builder
+	for _, name := range pages {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs.Write(b)
+	}
 	for c := range seen {
+		// A family, PYPI-LOCK-..., or its table in short: `PYPI-DEVPI-YANKED`, `-SIZE`.
+		family := c[:strings.LastIndexByte(c, '-')]
+		if !strings.Contains(docs.String(), "`"+c) && !strings.Contains(docs.String(), "`"+family+"-...`") {
+			t.Errorf("%s: no page of docs names it", c)
+		}
 		if _, ok := codeHint(c); !ok && c != "PYPI-DEVPI" && c != "PYPI-TARGET" {
 			t.Errorf("%s: no hint", c)
 		}

@@ -22,7 +22,10 @@ func (e *Incomplete) Error() string {
 		if i > 0 {
 			b.WriteString("\n")
 		}
-		b.WriteString(it.Name + " " + it.Version + ": " + it.Err.Error())
+		if name := strings.TrimSpace(it.Name + " " + it.Version); name != "" { // none: the whole source
+			b.WriteString(name + ": ")
+		}
+		b.WriteString(it.Err.Error())
 	}
 	return b.String()
 }

@@ -44,10 +44,7 @@ func (f *outsideFile) finish(d *document, dir string) {
 	}
 	for i := range f.PyPI {
 		c := &f.PyPI[i].Config
-		paths = append(paths, &c.CAFile, &c.PasswordFile)
-		for j := range c.Locks {
-			paths = append(paths, &c.Locks[j].File)
-		}
+		paths = append(append(paths, &c.CAFile, &c.PasswordFile), c.Files()...)
 	}
 	for i := range f.Apt {
 		c := &f.Apt[i]
@@ -140,6 +137,9 @@ func (f *insideFile) finish(d *document, dir string) {
 	paths = append(append(append(paths, each(f.Inbox)...), each(f.Trust)...), each(f.Identity)...)
 	paths = append(append(paths, each(f.Link.KeyFiles)...), &f.Link.Status, &f.Link.Metrics)
 	paths = append(append(paths, f.Scan.Files()...), each(f.Approvers)...)
+	for i := range f.PyPI {
+		paths = append(paths, f.PyPI[i].Publish.Files()...)
+	}
 	for i := range f.Apt {
 		c := &f.Apt[i]
 		paths = append(paths, &c.Tree, &c.SigningKey)

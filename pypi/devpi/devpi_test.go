@@ -196,8 +196,8 @@ func TestPublishLeaves(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		"yanked":         {[]upload.File{fileOf(t, yanked)}, nil, nil, []string{CodeYanked}},
-		"requires":       {two, nil, nil, []string{CodeRequires, CodeRequires}},
+		"yanked":   {[]upload.File{fileOf(t, yanked)}, nil, nil, []string{CodeYanked}},
+		"requires": {two, nil, nil, []string{CodeRequires, CodeRequires}},
 		"requires, there": {[]upload.File{two[0]}, func(s *fake) {
 			f := two[1]
 			s.files[f.Filename] = map[string]any{"filename": f.Filename, "hashes": map[string]string{"sha256": f.SHA256.Hex()}, "requires-python": f.RequiresPython}
@@ -206,12 +206,12 @@ func TestPublishLeaves(t *testing.T) {
 			s.files[held.Filename] = map[string]any{"filename": held.Filename, "hashes": map[string]string{"sha256": held.SHA256.Hex()}}
 		}, nil, []string{upload.CodeWithheld}},
 		"withheld, not there": {[]upload.File{held}, nil, nil, nil},
-		"too large":      {[]upload.File{one}, nil, func(c *Config) { c.MaxBody = 100 }, []string{CodeSize}},
-		"version":        {[]upload.File{odd}, nil, nil, []string{CodeName}},
-		"413":            {[]upload.File{one}, func(s *fake) { s.refuse = 413 }, nil, []string{CodeSize}},
-		"500":            {[]upload.File{one}, func(s *fake) { s.refuse = 500 }, nil, []string{upload.CodeRefused}},
-		"409 of another": {[]upload.File{one}, func(s *fake) { s.refuse = 409 }, nil, []string{CodeDiffers}},
-		"other bytes":    {[]upload.File{one}, func(s *fake) { s.wrong = "x" }, nil, []string{upload.CodeOther}},
+		"too large":           {[]upload.File{one}, nil, func(c *Config) { c.MaxBody = 100 }, []string{CodeSize}},
+		"version":             {[]upload.File{odd}, nil, nil, []string{CodeName}},
+		"413":                 {[]upload.File{one}, func(s *fake) { s.refuse = 413 }, nil, []string{CodeSize}},
+		"500":                 {[]upload.File{one}, func(s *fake) { s.refuse = 500 }, nil, []string{upload.CodeRefused}},
+		"409 of another":      {[]upload.File{one}, func(s *fake) { s.refuse = 409 }, nil, []string{CodeDiffers}},
+		"other bytes":         {[]upload.File{one}, func(s *fake) { s.wrong = "x" }, nil, []string{upload.CodeOther}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newFake()

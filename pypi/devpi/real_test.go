@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,12 +98,17 @@ func TestRealUpload(t *testing.T) {
 	yanked := pypitest.Wheel("y-1.0-py3-none-any.whl", "")
 	yanked.Yanked = true
 	other := pypitest.Requiring("foo_bar-1.0-py3-none-any.whl", ">=3.8", "Summary: other")
+	held, late := good[0], file(pypitest.Wheel("foo_bar-1.0-cp313-cp313-win32.whl", ">=3.13"))
+	held.State, held.Reason = upload.Withheld, "malware"
 	for name, tt := range map[string]struct {
 		files []upload.File
 		want  []string
 	}{
 		"other bytes": {[]upload.File{file(other)}, []string{upload.CodeOther}},
 		"yanked":      {[]upload.File{file(yanked)}, []string{CodeYanked}},
+		"withheld":    {[]upload.File{held}, []string{upload.CodeWithheld}},
+		// The other file of the version came with an earlier bundle.
+		"requires-python of another bundle": {[]upload.File{late}, []string{CodeRequires}},
 		"two requires-python": {
 			[]upload.File{file(pypitest.Wheel("two-1.0-cp38-cp38-win32.whl", ">=3.8")), file(pypitest.Wheel("two-1.0-cp313-cp313-win32.whl", ">=3.13"))},
 			[]string{CodeRequires, CodeRequires},
@@ -118,6 +125,11 @@ func TestRealUpload(t *testing.T) {
 				}
 			}
 		})
+	}
+	recalled := good[0]
+	recalled.Yanked = true
+	if rep := publish(t, c, recalled); rep.Present != 1 || len(rep.Recalled) != 1 || len(rep.Left) != 0 {
+		t.Errorf("yanked after its upload: %+v", rep)
 	}
 	small := server(t, "upload", func(c *Config) { c.MaxBody = 2000 })
 	if rep := publish(t, small, file(pypitest.Wheel("big-1.0-py3-none-any.whl", "", pypitest.Entry{Name: "big/x", Body: strings.Repeat("x", 4000), Store: true}))); len(rep.Left) != 1 || code(rep.Left[0].Err) != CodeSize {
@@ -171,7 +183,9 @@ func TestRealMirror(t *testing.T) {
 	yanked := pypitest.Wheel("two-2.0-py3-none-any.whl", "")
 	yanked.Yanked, yanked.YankedReason = true, "broken"
 	files := []pypitest.File{pypitest.Wheel("two-1.0-cp38-cp38-win32.whl", ">=3.8"), pypitest.Wheel("two-1.0-cp313-cp313-win32.whl", ">=3.13"), yanked}
-	srv := httptest.NewServer(pypitest.New(files...))
+	var index atomic.Pointer[pypitest.Index]
+	index.Store(pypitest.New(files...))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { index.Load().ServeHTTP(w, r) }))
 	t.Cleanup(srv.Close)
 	c := server(t, "mirror", nil)
 	var list []upload.File
@@ -190,8 +204,16 @@ func TestRealMirror(t *testing.T) {
 	if _, err := c.Publish(t.Context(), list); code(err) != CodeIndex {
 		t.Errorf("upload into a mirror: %v", err)
 	}
-	missing := append(list, file(pypitest.Wheel("two-3.0-py3-none-any.whl", "")))
-	rep, err := c.Mirror(t.Context(), srv.URL+"/simple/", missing)
+	// What our index takes back, the mirror takes back with the next import.
+	index.Store(pypitest.New(files[:2]...))
+	gone := file(yanked)
+	gone.State = upload.Gone
+	rep, err := c.Mirror(t.Context(), srv.URL+"/simple/", []upload.File{list[0], list[1], gone})
+	if err != nil || rep.Present != 2 || len(rep.Left)+len(rep.Recalled) != 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	missing := append(list[:2:2], file(pypitest.Wheel("two-3.0-py3-none-any.whl", "")))
+	rep, err = c.Mirror(t.Context(), srv.URL+"/simple/", missing)
 	if err != nil || len(rep.Left) != 1 || code(rep.Left[0].Err) != CodeDiffers {
 		t.Errorf("%+v, %v", rep, err)
 	}
