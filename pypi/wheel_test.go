@@ -189,6 +189,76 @@ func TestCheckSdist(t *testing.T) {
 	}
 }
 
+// TestSdistLinks: where a link leads, and what is reached through one.
+func TestSdistLinks(t *testing.T) {
+	const name, info = "foo-1.0.tar.gz", "Metadata-Version: 1.0\nName: foo\nVersion: 1.0\n"
+	type member struct {
+		name, link string
+		kind       byte
+	}
+	archive := func(members ...member) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		w := tar.NewWriter(z)
+		err := w.WriteHeader(&tar.Header{Name: "foo-1.0/PKG-INFO", Typeflag: tar.TypeReg, Size: int64(len(info))})
+		if err == nil {
+			_, err = w.Write([]byte(info))
+		}
+		for _, m := range members {
+			if err == nil {
+				err = w.WriteHeader(&tar.Header{Name: m.name, Typeflag: m.kind, Linkname: m.link})
+			}
+		}
+		if err := errors.Join(err, w.Close(), z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	file := func(name string) member { return member{name: "foo-1.0/" + name, kind: tar.TypeReg} }
+	soft := func(name, to string) member { return member{"foo-1.0/" + name, to, tar.TypeSymlink} }
+	hard := func(name, to string) member { return member{"foo-1.0/" + name, to, tar.TypeLink} }
+	for what, c := range map[string]struct {
+		members []member
+		text    string // of the refusal; empty: taken
+	}{
+		"beside":                  {[]member{file("a"), soft("b", "a")}, ""},
+		"up and down":             {[]member{file("d/a"), soft("e/b", "../d/./a")}, ""},
+		"a folder":                {[]member{file("d/a"), soft("b", "d/")}, ""},
+		"link to link":            {[]member{file("l.so.1.2"), soft("l.so.1", "l.so.1.2"), soft("l.so", "l.so.1")}, ""},
+		"hard":                    {[]member{file("a"), hard("b", "foo-1.0/a"), hard("c", "foo-1.0/b")}, ""},
+		"behind a link":           {[]member{soft("sub/a", ".."), file("sub/a/x")}, "reached through"},
+		"before the link":         {[]member{file("sub/a/x"), soft("sub/a", "..")}, "reached through"},
+		"through in other case":   {[]member{soft("A", "d"), file("a/x")}, "reached through"},
+		"over a link":             {[]member{soft("a", "b"), file("a")}, "a link and something else"},
+		"two links of a name":     {[]member{soft("a", "b"), soft("a", "c")}, "twice"},
+		"link behind a link":      {[]member{soft("a", "d"), soft("a/b", "c")}, "reached through"},
+		"the top folder":          {[]member{{"foo-1.0", "x", tar.TypeSymlink}}, "reached through"},
+		"a sibling":               {[]member{soft("sub/a", "../../other")}, "out of the top"},
+		"out and in again":        {[]member{soft("a", "../foo-1.0/b")}, "out of the top"},
+		"to nothing":              {[]member{soft("a", "")}, "out of the top"},
+		"a drive":                 {[]member{soft("a", "C:x")}, "out of the top"},
+		"up through another link": {[]member{soft("a/b/c/x", "../../.."), soft("a/b/c/y", "x/../../b")}, "through another link"},
+		"hard, a sibling":         {[]member{hard("a", "other/x")}, "out of the top"},
+		"hard, dots":              {[]member{hard("a", "foo-1.0/../x")}, "out of the top"},
+		"hard, of a link":         {[]member{soft("a/b/l", "../../x"), hard("h", "foo-1.0/a/b/l")}, "hard link through"},
+		"hard, through a link":    {[]member{soft("a", "."), hard("h", "foo-1.0/a/x")}, "hard link through"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			_, err := checkBytes(name, archive(c.members...))
+			if c.text == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantRefusal(t, err, artifact.ErrIntegrity, "PYPI-SDIST", name)
+			if !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %q in it", err, c.text)
+			}
+		})
+	}
+}
+
 // failing is a reader whose disk is broken: no verdict on the archive.
 type failing struct{}
 
