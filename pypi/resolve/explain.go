@@ -253,7 +253,7 @@ func (s *solver) solution() *Solution {
 			}
 		}
 	}
-	out := &Solution{Steps: s.steps}
+	out := &Solution{Steps: s.spent.steps}
 	for _, p := range s.pkgs[1:] {
 		if p.decided < 0 || p.extra != "" {
 			continue

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
@@ -25,7 +26,9 @@ func (s *solver) project(name string) (*project, error) {
 	if pr := s.projects[name]; pr != nil {
 		return pr, nil
 	}
+	began := time.Now()
 	l, err := s.index.List(s.ctx, name)
+	s.spent.waits(began)
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,13 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
@@ -13,6 +16,10 @@ import (
 // Closures of 300 projects take some hundred steps; a problem that needs a
 // hundred times that many is hostile or hopeless.
 const defaultSteps = 50_000
+
+// defaultTime bounds the solver's own work; that of the largest real closures
+// takes seconds. What the index takes to answer is not counted.
+const defaultTime = 10 * time.Minute
 
 // A Candidate is one version of a project, as an index offers it to a target.
 type Candidate struct {
@@ -61,8 +68,10 @@ type Problem struct {
 	Prereleases map[string]bool
 	// AllPrereleases lets those of every project count.
 	AllPrereleases bool
-	// Steps bounds the work; 0 is the default.
+	// Steps and Time bound the work as a whole, waiting for the index not
+	// counted; 0 is the default.
 	Steps int
+	Time  time.Duration
 }
 
 // A Package is one project of a solution.
@@ -96,43 +105,56 @@ func (e *ConflictError) Error() string {
 // A LimitError says that the bound on the work was reached.
 type LimitError struct {
 	Target string
-	Steps  int
-	Lines  []string // the last conflict, as in [ConflictError]
+	Steps  int           // the bound, or those that were taken until the time was over
+	Time   time.Duration // the bound that was reached; 0 if it was that on steps
+	Lines  []string      // the last conflict, as in [ConflictError]; nil if there was none
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("target %s: no solution within %d steps; the last conflict was:\n  %s", e.Target, e.Steps, strings.Join(e.Lines, "\n  "))
+	text := fmt.Sprintf("target %s: no solution within %d steps", e.Target, e.Steps)
+	if e.Time > 0 {
+		text = fmt.Sprintf("target %s: no solution within %s of work and %d steps", e.Target, e.Time, e.Steps)
+	}
+	if len(e.Lines) == 0 {
+		return text
+	}
+	return text + "; the last conflict was:\n  " + strings.Join(e.Lines, "\n  ")
 }
 
 // Solve answers with one version of every project that the wants need. Without
 // one the error is a [*ConflictError] or a [*LimitError], or what the index
 // said.
 func Solve(ctx context.Context, index Index, p Problem) (*Solution, error) {
-	if p.Steps <= 0 {
-		p.Steps = defaultSteps
-	}
-	unlocked := make(map[string]*unlock)
+	p.Steps, p.Time = cmp.Or(p.Steps, defaultSteps), cmp.Or(p.Time, defaultTime)
+	unlocked, spent := make(map[string]*unlock), &spent{began: time.Now()}
 	for {
-		s := newSolver(ctx, index, &p, unlocked)
+		s := newSolver(ctx, index, &p, unlocked, spent)
 		err := s.run()
-		if err == nil {
+		switch {
+		case err == nil:
 			return s.solution(), nil
-		}
-		again, ok := err.(*unlock) //nolint:errorlint // a private signal, never wrapped
-		if !ok {
+		case !errors.Is(err, errAgain):
 			return nil, err
 		}
-		// A requirement needs versions that did not count so far. What was
-		// learned without them may be wrong: begin again. Every round adds a
-		// version, so this ends.
-		if u := unlocked[again.project]; u == nil {
-			unlocked[again.project] = again
-		} else {
-			u.pre = u.pre || again.pre
-			u.yanked = append(u.yanked, again.yanked...)
-		}
+		// A requirement needs versions that did not count so far, of a project
+		// that is known already. What was learned without them may be wrong:
+		// begin again. Every round adds a version, so this ends.
 	}
 }
+
+// errAgain asks for a round with what was unlocked; Solve's callers never see
+// it.
+var errAgain = errors.New("resolve: begin again")
+
+// spent is the work of all rounds.
+type spent struct {
+	steps  int
+	began  time.Time
+	waited time.Duration // for the index
+}
+
+// waits counts the time since began as waiting.
+func (w *spent) waits(began time.Time) { w.waited += time.Since(began) }
 
 // An unlock names versions of a project that count after all.
 type unlock struct {
@@ -141,7 +163,16 @@ type unlock struct {
 	yanked  []packaging.Version
 }
 
-func (u *unlock) Error() string { return "unlock " + u.project }
+// unlock makes versions count from the next listing of their project on.
+func (s *solver) unlock(u *unlock) {
+	old := s.unlocked[u.project]
+	if old == nil {
+		s.unlocked[u.project] = u
+		return
+	}
+	old.pre = old.pre || u.pre
+	old.yanked = append(old.yanked, u.yanked...)
+}
 
 func (u *unlock) has(v packaging.Version) bool {
 	return u != nil && slices.ContainsFunc(u.yanked, func(w packaging.Version) bool { return w.Compare(v) == 0 })

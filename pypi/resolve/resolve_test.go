@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -272,6 +274,88 @@ func TestLimit(t *testing.T) {
 	e, ok := errors.AsType[*LimitError](err)
 	if !ok || e.Steps != 500 || len(e.Lines) == 0 {
 		t.Fatalf("got %v, want the limit and the last conflict", err)
+	}
+}
+
+// unlocking is an index on which c0 needs c1 and so on, each with a version of
+// another project that only an exact requirement makes count.
+func unlocking(n int) (index string, known []string) {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "c%d 1: c%d, k%d==2\nk%d 1:\nk%d 2 yanked:\n", i, i+1, i, i, i)
+		known = append(known, fmt.Sprintf("k%d", i))
+	}
+	fmt.Fprintf(&b, "c%d 1:\n", n)
+	return b.String(), known
+}
+
+// What is unlocked as it is met costs no round of its own.
+func TestUnlockAtOnce(t *testing.T) {
+	const n = 100
+	index, _ := unlocking(n)
+	x := newToy(t, index+"y 1: z==2rc1, k0, k1\nz 1:\nz 2rc1 yanked:\n")
+	sol, err := Solve(t.Context(), x, Problem{Target: target(t, "cp312-win_amd64"), Wants: wants(t, "c0", "y")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := show(sol); len(sol.Packages) != 2*n+3 || !strings.Contains(got, "k99==2") || !strings.Contains(got, "z==2rc1") {
+		t.Errorf("got %s", got)
+	}
+	if x.asked > 3*n {
+		t.Errorf("the metadata of %d versions was read for %d projects", x.asked, 2*n+3)
+	}
+	// Several of one package, all known before, cost one round.
+	x = newToy(t, "a 1: b==2, c==2, d==2\nb 1:\nb 2 yanked:\nc 1:\nc 2 yanked:\nd 1:\nd 2 yanked:\n")
+	sol, err = Solve(t.Context(), x, Problem{Target: target(t, "cp312-win_amd64"), Wants: wants(t, "b", "c", "d", "a")})
+	if err != nil || show(sol) != "a==1 b==2 c==2 d==2" {
+		t.Fatalf("got %v %v", sol, err)
+	}
+	if x.asked > 8 {
+		t.Errorf("the metadata of %d versions was read for 4 projects", x.asked)
+	}
+}
+
+// TestLimitOfRounds: the bound holds for all rounds together.
+func TestLimitOfRounds(t *testing.T) {
+	const n = 40
+	index, known := unlocking(n)
+	p := Problem{Target: target(t, "cp312-win32"), Wants: wants(t, append(known, "c0")...)}
+	sol, err := Solve(t.Context(), newToy(t, index), p)
+	if err != nil || sol.Steps < n*n {
+		t.Fatalf("%+v %v: the problem should take %d rounds", sol, err, n)
+	}
+	p.Steps = n * n
+	_, err = Solve(t.Context(), newToy(t, index), p)
+	if e, ok := errors.AsType[*LimitError](err); !ok || e.Steps != p.Steps || e.Time != 0 {
+		t.Errorf("got %v, want the limit on steps", err)
+	}
+}
+
+// slow is an index that takes an hour for an answer.
+type slow struct{ *toy }
+
+func (x slow) List(ctx context.Context, project string) (*Listing, error) {
+	time.Sleep(time.Hour)
+	return x.toy.List(ctx, project)
+}
+
+func (x slow) Metadata(ctx context.Context, project string, v packaging.Version) (*packaging.Metadata, error) {
+	time.Sleep(time.Hour)
+	return x.toy.Metadata(ctx, project, v)
+}
+
+// TestLimitOfTime: work is bounded in time, waiting for the index is not.
+func TestLimitOfTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := Problem{Target: target(t, "cp312-win32"), Wants: wants(t, "a"), Time: time.Second}
+		if _, err := Solve(t.Context(), slow{newToy(t, "a 1: b\nb 1:\n")}, p); err != nil {
+			t.Errorf("an index that takes long: %v", err)
+		}
+	})
+	index, known := unlocking(20)
+	_, err := Solve(t.Context(), newToy(t, index), Problem{Target: target(t, "cp312-win32"), Wants: wants(t, append(known, "c0")...), Time: 1})
+	if e, ok := errors.AsType[*LimitError](err); !ok || e.Time != 1 || !strings.Contains(e.Error(), "1ns of work") {
+		t.Errorf("got %v, want the limit on time", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
@@ -75,8 +76,9 @@ type solver struct {
 	byName map[[2]string]*pkg
 	trail  []assignment
 	level  int
-	steps  int
+	spent  *spent
 	last   *incompat // the latest conflict
+	again  bool      // something was unlocked that what is known lacks
 	notes  map[string]bool
 	// edges are what the metadata of a package's version asked for.
 	edges map[edge][]*pkg
@@ -93,9 +95,9 @@ type edge struct {
 	version int
 }
 
-func newSolver(ctx context.Context, index Index, p *Problem, unlocked map[string]*unlock) *solver {
+func newSolver(ctx context.Context, index Index, p *Problem, unlocked map[string]*unlock, spent *spent) *solver {
 	return &solver{
-		ctx: ctx, index: index, p: p, unlocked: unlocked, env: p.Target.Env,
+		ctx: ctx, index: index, p: p, unlocked: unlocked, spent: spent, env: p.Target.Env,
 		projects: make(map[string]*project), byName: make(map[[2]string]*pkg),
 		notes: make(map[string]bool), edges: make(map[edge][]*pkg), tied: make(map[edge]bool), clashes: make(map[[2]*pkg]int),
 	}
@@ -111,6 +113,9 @@ func (s *solver) run() error {
 		if err := s.want(root, &s.p.Wants[i]); err != nil {
 			return err
 		}
+	}
+	if s.again {
+		return errAgain
 	}
 	next := root
 	for {
@@ -129,14 +134,19 @@ func (s *solver) run() error {
 
 // step counts a decision or a conflict.
 func (s *solver) step() error {
-	if s.steps++; s.steps > s.p.Steps {
-		e := &LimitError{Target: s.p.Target.Text, Steps: s.p.Steps}
-		if s.last != nil {
-			e.Lines = s.explain(s.last)
-		}
-		return e
+	s.spent.steps++
+	e := &LimitError{Target: s.p.Target.Text, Steps: s.p.Steps}
+	switch {
+	case s.spent.steps > s.p.Steps:
+	case time.Since(s.spent.began)-s.spent.waited > s.p.Time:
+		e.Steps, e.Time = s.spent.steps, s.p.Time
+	default:
+		return s.ctx.Err()
 	}
-	return s.ctx.Err()
+	if s.last != nil {
+		e.Lines = s.explain(s.last)
+	}
+	return e
 }
 
 func single(p *pkg, i int) set {
@@ -496,7 +506,9 @@ func (s *solver) require(p *pkg, v int) (conflict bool, err error) {
 	if _, done := s.edges[e]; done {
 		return false, nil // its incompats are known, and did not rule it out
 	}
+	began := time.Now()
 	m, err := s.index.Metadata(s.ctx, p.name, p.project.versions[v].Version)
+	s.spent.waits(began)
 	if bad, ok := errors.AsType[*UnusableError](err); ok {
 		return s.unusable(p, v, bad.Reason), nil
 	}
@@ -518,6 +530,9 @@ func (s *solver) require(p *pkg, v int) (conflict bool, err error) {
 		if err := s.depend(p, v, &m.Requires[k], ""); err != nil {
 			return false, err
 		}
+	}
+	if s.again {
+		return false, errAgain
 	}
 	return slices.ContainsFunc(p.incompat[from:], func(i *incompat) bool { return i.rulesOut(p, v) }), nil
 }
@@ -556,6 +571,25 @@ func (s *solver) unusable(p *pkg, v int, reason string) bool {
 	return true
 }
 
+// needed returns the variable for what r names. Where its project is met for the
+// first time, nothing has been learned of it yet: what r needs of it is unlocked
+// without another round.
+func (s *solver) needed(r *packaging.Requirement, extra string) (*pkg, error) {
+	for s.byName[[2]string{r.Name, ""}] == nil {
+		pr, err := s.project(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		u := pr.locked(r.Specifiers, pr.matching(r.Specifiers))
+		if u == nil {
+			break
+		}
+		s.unlock(u)
+		delete(s.projects, r.Name)
+	}
+	return s.pkg(r.Name, extra)
+}
+
 // depend adds that p at v requires r.
 func (s *solver) depend(p *pkg, v int, r *packaging.Requirement, where string) error {
 	l := &leaf{kind: leafDepends, from: p, version: v, where: where, text: requirementText(r)}
@@ -567,7 +601,7 @@ func (s *solver) depend(p *pkg, v int, r *packaging.Requirement, where string) e
 		return nil
 	}
 	for _, extra := range append([]string{""}, r.Extras...) {
-		to, err := s.pkg(r.Name, extra)
+		to, err := s.needed(r, extra)
 		if err != nil {
 			return err
 		}
@@ -579,7 +613,11 @@ func (s *solver) depend(p *pkg, v int, r *packaging.Requirement, where string) e
 		}
 		allowed := to.project.matching(r.Specifiers)
 		if u := to.project.locked(r.Specifiers, allowed); u != nil {
-			return u
+			// The other requirements of p may unlock more: they are looked at
+			// before the next round.
+			s.unlock(u)
+			s.again = true
+			continue
 		}
 		i := newIncompat(term{p, single(p, v)}, term{to, allowed.not(to.size())})
 		i.leaf = &leaf{kind: l.kind, from: p, version: v, to: to, where: where, text: l.text}
