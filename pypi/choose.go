@@ -200,6 +200,9 @@ func (c *chooser) fromFiles(pin *Pin, t *packaging.Target) (*choice, error) {
 		}
 		cands = append(cands, cand)
 	}
+	if len(pin.Files) == 0 {
+		rej.lines = append(rej.lines, "it names neither a wheel nor a source archive of that version")
+	}
 	if len(cands) == 0 {
 		return nil, &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NO-FILE", Subject: c.subject(pin), Reason: fmt.Sprintf("no file of the lock serves target %s: %s", t.Text, &rej)}
 	}

@@ -164,6 +164,7 @@ func (p *pylockPackage) pin(where string) (*Pin, error) {
 	if len(files) == 0 || len(files) > maxHashes {
 		return nil, lockRefusal("-SYNTAX", where, fmt.Sprintf("%s: %d files, want 1 to %d", name, len(files), maxHashes), nil)
 	}
+	pin.Files = make([]LockedFile, 0, len(files)) // never nil, which would be any file
 	for i := range files {
 		f, err := files[i].locked()
 		if err != nil {

@@ -202,12 +202,14 @@ func TestResolvePylock(t *testing.T) {
 		code  string
 		class error
 	}{
-		"best tag":     {[]pypitest.File{wheel, tagged}, lock(file(wheel, ""), file(tagged, "")), tagged.Name, "", nil},
-		"no hash":      {[]pypitest.File{nohash}, lock(file(wheel, "")), wheel.Name, "", nil},
-		"hash differs": {[]pypitest.File{wrongHash}, lock(file(wheel, "")), "", "PYPI-HASH-MISMATCH", artifact.ErrIntegrity},
-		"size differs": {[]pypitest.File{wheel}, lock(file(wheel, ", size = 1")), "", "PYPI-SIZE-MISMATCH", artifact.ErrIntegrity},
-		"not offered":  {[]pypitest.File{wheel}, lock(file(wheel, ""), file(tagged, "")), "", "PYPI-NO-FILE", artifact.ErrUnavailable},
-		"none fits":    {[]pypitest.File{wheel}, lock(strings.ReplaceAll(file(wheel, ""), "py3", "py2")), "", "PYPI-NO-FILE", artifact.ErrUnavailable},
+		"best tag":          {[]pypitest.File{wheel, tagged}, lock(file(wheel, ""), file(tagged, "")), tagged.Name, "", nil},
+		"no hash":           {[]pypitest.File{nohash}, lock(file(wheel, "")), wheel.Name, "", nil},
+		"hash differs":      {[]pypitest.File{wrongHash}, lock(file(wheel, "")), "", "PYPI-HASH-MISMATCH", artifact.ErrIntegrity},
+		"size differs":      {[]pypitest.File{wheel}, lock(file(wheel, ", size = 1")), "", "PYPI-SIZE-MISMATCH", artifact.ErrIntegrity},
+		"not offered":       {[]pypitest.File{wheel}, lock(file(wheel, ""), file(tagged, "")), "", "PYPI-NO-FILE", artifact.ErrUnavailable},
+		"none fits":         {[]pypitest.File{wheel}, lock(strings.ReplaceAll(file(wheel, ""), "py3", "py2")), "", "PYPI-NO-FILE", artifact.ErrUnavailable},
+		"no shape":          {[]pypitest.File{wheel}, lock(strings.ReplaceAll(file(wheel, ""), ".whl", ".egg")), "", "PYPI-NO-FILE", artifact.ErrUnavailable},
+		"no shape nor hash": {[]pypitest.File{nohash}, lock(strings.ReplaceAll(file(wheel, ""), ".whl", ".egg")), "", "PYPI-NO-FILE", artifact.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newOutside(t, pypitest.New(c.index...), c.locks, nil)
