@@ -125,7 +125,9 @@ func (l *recorded) differs(z *strictzip.Archive, e *strictzip.Entry) (wrong stri
 }
 
 // readRecord reads RECORD strictly. A path that leaves the wheel is refused:
-// an uninstaller deletes what RECORD names.
+// an uninstaller deletes what RECORD names. So is one that is there twice, as
+// the entries of the archive are compared: which line counts would be up to
+// whoever reads it.
 func readRecord(z *strictzip.Archive, info string) (map[string]*recorded, error) {
 	b, err := readNamed(z, info+"/RECORD", maxRecord)
 	if err != nil {
@@ -134,7 +136,7 @@ func readRecord(z *strictzip.Archive, info string) (map[string]*recorded, error)
 	r := csv.NewReader(strings.NewReader(string(b)))
 	r.FieldsPerRecord = -1
 	r.ReuseRecord = true
-	lines := make(map[string]*recorded)
+	lines, folded := make(map[string]*recorded), make(map[string]bool)
 	for n := 1; ; n++ {
 		row, err := r.Read()
 		if errors.Is(err, io.EOF) {
@@ -158,6 +160,11 @@ func readRecord(z *strictzip.Archive, info string) (map[string]*recorded, error)
 				return nil, fmt.Errorf("line %d: %q: size %q", n, clip(row[0]), clip(row[2]))
 			}
 		}
-		lines[strings.Clone(row[0])] = l
+		name := strings.Clone(row[0])
+		key := strings.ToLower(name)
+		if folded[key] {
+			return nil, fmt.Errorf("line %d: %q is there twice, perhaps in other letter case", n, clip(name))
+		}
+		lines[name], folded[key] = l, true
 	}
 }

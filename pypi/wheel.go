@@ -72,7 +72,7 @@ func (w *watched) ReadAt(p []byte, off int64) (int, error) {
 //   - there is one *.dist-info folder, of the filename's project and version,
 //     with METADATA, WHEEL and RECORD;
 //   - METADATA agrees with the filename;
-//   - RECORD names nothing outside the wheel.
+//   - RECORD names nothing outside the wheel, and nothing twice.
 //
 // It unpacks those three files only. Whether the rest is what upstream
 // offered, the digest says.

@@ -130,6 +130,8 @@ func TestWheelRefused(t *testing.T) {
 		"RECORD escapes":     {change("RECORD", "x/__init__.py", "../../x.py"), "RECORD: line 1"},
 		"RECORD absolute":    {change("RECORD", "x/__init__.py", "/etc/passwd"), "RECORD: line 1"},
 		"RECORD fields":      {change("RECORD", ",,", ","), "want 3"},
+		"RECORD twice":       {change("RECORD", info+"RECORD,,\n", info+"RECORD,,\n"+info+"WHEEL,,\n"), "RECORD: line 5: " + `"x-1.0.dist-info/WHEEL" is there twice`},
+		"RECORD other case":  {change("RECORD", info+"RECORD,,\n", info+"RECORD,,\nX/__INIT__.py,,\n"), "RECORD: line 5: " + `"X/__INIT__.py" is there twice`},
 		"METADATA checksum":  {checksum, "checksum"},
 		"METADATA too large": {pypitest.Zip(pypitest.Entry{Name: info + "METADATA", Body: strings.Repeat("Description: a longer text\n", 17<<20/27+1)}), "at most"},
 	} {
