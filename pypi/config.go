@@ -143,6 +143,9 @@ type PublishConfig struct {
 	// Tree is a folder that gets the index as files, for a web server or for
 	// file:// (see [WriteTree]).
 	Tree string `yaml:"tree,omitempty"`
+	// AnyRecord are projects, or patterns, whose wheels may differ from their
+	// RECORD here too; what the outside allows decides nothing inside.
+	AnyRecord []string `yaml:"any_record,omitempty"`
 	// Attestations says how those of files are verified again.
 	Attestations *AttestationsConfig `yaml:"attestations,omitempty"`
 	// DevPI and Upload are another server that gets the files too, at most one
@@ -160,6 +163,7 @@ func (c *PublishConfig) Validate() error {
 	if c.Removed != "" && c.Removed != removedYank && c.Removed != removedHide {
 		add("removed", "%q, want %s or %s", clip(c.Removed), removedYank, removedHide)
 	}
+	checkPatterns("any_record", c.AnyRecord, true, add)
 	c.validateTargets(add)
 	c.Attestations.validate(add)
 	return errors.Join(errs...)

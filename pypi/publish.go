@@ -70,7 +70,8 @@ type Publisher struct {
 	hide  bool   // what a snapshot lacks, rather than keep it as yanked
 	tree  string // gets the index as files; may be empty
 
-	attester *attester // nil: attestations are carried on as they are
+	attester  *attester // nil: attestations are carried on as they are
+	anyRecord []string
 
 	target     target // gets the files too; may be nil
 	targetName string
@@ -93,7 +94,7 @@ func NewPublisher(cfg PublishConfig, name string, st *store.Store, dir string, l
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &Publisher{name: name, store: st, dir: dir, hide: cfg.Removed == removedHide, tree: cfg.Tree, log: log, attester: at}, nil
+	return &Publisher{name: name, store: st, dir: dir, hide: cfg.Removed == removedHide, tree: cfg.Tree, log: log, attester: at, anyRecord: cfg.AnyRecord}, nil
 }
 
 // Name is the source that it publishes.
@@ -225,6 +226,9 @@ func (p *Publisher) check(f *indexFile) (*Checked, error) {
 	}
 	if f.CoreMetadata != "" && c.Metadata != nil && artifact.Sum(c.Metadata).String() != f.CoreMetadata {
 		return nil, metadataRefusal(f.Filename, f.CoreMetadata, c.Metadata)
+	}
+	if err := p.recorded(f, c); err != nil {
+		return nil, err
 	}
 	return c, p.attested(f)
 }

@@ -248,3 +248,22 @@ func TestPublishWithoutHeldArtifact(t *testing.T) {
 		t.Fatalf("%d files of %d artifacts published: the test says nothing", files, all)
 	}
 }
+
+// The inside compares what RECORD says of sizes again; what the outside allowed
+// decides nothing here.
+func TestVerifyRecord(t *testing.T) {
+	const name = "foo-1.0-py3-none-any.whl"
+	entries := pypitest.WheelEntries(name, "")
+	entries[0].Body += "import os\n"
+	longer := pypitest.File{Name: name, Body: pypitest.Zip(entries...)}
+	in := newInside(t, []pypitest.File{longer}, nil)
+	err := in.pub.Verify(t.Context(), in.snap, nil)
+	wantRefusal(t, err, artifact.ErrIntegrity, "PYPI-RECORD", name)
+	if !strings.Contains(err.Error(), "foo/__init__.py: 30 bytes, 20 in RECORD") {
+		t.Errorf("got %v", err)
+	}
+	in.pub.anyRecord = []string{"fo*"}
+	if err := in.pub.Verify(t.Context(), in.snap, nil); err != nil {
+		t.Errorf("allowed: %v", err)
+	}
+}

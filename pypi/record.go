@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/darkmirror/darkmirror/internal/strictzip"
+	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
@@ -69,9 +70,11 @@ func CheckRecord(filename string, r io.ReaderAt, size int64) (*RecordReport, err
 			continue
 		}
 		line.seen = true
-		wrong, err := line.differs(z, e)
-		if err != nil {
-			return nil, err
+		h, wrong := line.expects(e)
+		if wrong == "" {
+			if wrong, err = line.differs(z, e, h); err != nil {
+				return nil, err
+			}
 		}
 		if wrong != "" {
 			note(&rep.Wrong, e.Name+": "+wrong)
@@ -96,32 +99,70 @@ func unrecorded(name, info string) bool {
 	return name == info+"/RECORD" || name == info+"/RECORD.jws" || name == info+"/RECORD.p7s"
 }
 
-// differs compares an entry with its line.
-func (l *recorded) differs(z *strictzip.Archive, e *strictzip.Entry) (wrong string, err error) {
+// expects compares an entry with its line as far as the directory of the
+// archive tells, and gives the hash that its content has to be compared by.
+func (l *recorded) expects(e *strictzip.Entry) (h hash.Hash, wrong string) {
 	if l.size >= 0 && l.size != e.Size {
-		return fmt.Sprintf("%d bytes, %d in RECORD", e.Size, l.size), nil
+		return nil, fmt.Sprintf("%d bytes, %d in RECORD", e.Size, l.size)
 	}
-	alg, want, _ := strings.Cut(l.hash, "=")
-	var h hash.Hash
-	switch alg {
+	switch alg, _, _ := strings.Cut(l.hash, "="); alg {
 	case "sha256":
-		h = sha256.New()
+		return sha256.New(), ""
 	case "sha384":
-		h = sha512.New384()
+		return sha512.New384(), ""
 	case "sha512":
-		h = sha512.New()
+		return sha512.New(), ""
 	case "":
-		return "no hash in RECORD", nil
+		return nil, "no hash in RECORD"
 	default:
-		return fmt.Sprintf("its hash in RECORD is %s; sha256 or better is demanded", clip(alg)), nil
+		return nil, fmt.Sprintf("its hash in RECORD is %s; sha256 or better is demanded", clip(alg))
 	}
+}
+
+// differs compares the content of an entry with its line.
+func (l *recorded) differs(z *strictzip.Archive, e *strictzip.Entry, h hash.Hash) (wrong string, err error) {
 	if _, err := io.Copy(h, z.Open(e)); err != nil {
 		return "", err
 	}
+	_, want, _ := strings.Cut(l.hash, "=")
 	if got := base64.RawURLEncoding.EncodeToString(h.Sum(nil)); got != strings.TrimRight(want, "=") {
 		return fmt.Sprintf("hash %s, %s in RECORD", got, clip(want)), nil
 	}
 	return "", nil
+}
+
+// unlike lists the entries that RECORD contradicts, as far as the directory
+// of the archive tells.
+func unlike(z *strictzip.Archive, info string, lines map[string]*recorded) (wrong []string) {
+	for i := range z.Entries {
+		e := &z.Entries[i]
+		line := lines[e.Name]
+		if line == nil || e.Folder || unrecorded(e.Name, info) {
+			continue
+		}
+		if _, why := line.expects(e); why != "" {
+			note(&wrong, e.Name+": "+why)
+		}
+	}
+	return wrong
+}
+
+func recordRefusal(subject string, wrong []string) error {
+	return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-RECORD", Subject: subject, Reason: "files differ from its RECORD: " + strings.Join(wrong, "; ")}
+}
+
+// recorded refuses a wheel that its RECORD contradicts. The hashes were compared
+// outside, which reads all of the wheel; what the directory of the archive tells
+// costs nothing, and is compared again.
+func (p *Publisher) recorded(f *indexFile, c *Checked) error {
+	if len(c.unlike) == 0 {
+		return nil
+	}
+	project, _, err := packaging.ParseDistName(f.Filename)
+	if err != nil || matches(p.anyRecord, project) {
+		return err
+	}
+	return recordRefusal(p.name+": "+f.Filename, c.unlike)
 }
 
 // readRecord reads RECORD strictly. A path that leaves the wheel is refused:

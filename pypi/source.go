@@ -515,7 +515,7 @@ func (s *Source) recorded(ctx context.Context, project string, f artifact.File) 
 		return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-WHEEL", Subject: s.name + ": " + f.Path, Reason: "not a valid archive of that name", Err: err}
 	}
 	if len(rep.Wrong) > 0 && !matches(s.cfg.AnyRecord, project) {
-		return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-RECORD", Subject: s.name + ": " + f.Path, Reason: "files differ from its RECORD: " + strings.Join(rep.Wrong, "; ")}
+		return recordRefusal(s.name+": "+f.Path, rep.Wrong)
 	}
 	if list := slices.Concat(rep.Wrong, rep.Missing); len(list) > 0 {
 		s.log.WarnContext(ctx, "the wheel and its RECORD differ", slog.String("source", s.name), slog.String("file", f.Path), slog.Any("differences", list))

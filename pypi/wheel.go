@@ -27,6 +27,9 @@ type Checked struct {
 	// metadata is METADATA, or the PKG-INFO of a source archive; build is the
 	// pyproject.toml of one that has it.
 	metadata, build []byte
+	// unlike are files of a wheel that RECORD contradicts without their being
+	// read.
+	unlike []string
 }
 
 // CheckFile checks a wheel or a source archive strictly against its
@@ -103,10 +106,11 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	if err := checkWheelFile(z, info); err != nil {
 		return nil, fmt.Errorf("WHEEL: %w", err)
 	}
-	if _, err := readRecord(z, info); err != nil {
+	lines, err := readRecord(z, info)
+	if err != nil {
 		return nil, fmt.Errorf("RECORD: %w", err)
 	}
-	return &Checked{Metadata: text, RequiresPython: m.RequiresPython, metadata: text}, nil
+	return &Checked{Metadata: text, RequiresPython: m.RequiresPython, metadata: text, unlike: unlike(z, info, lines)}, nil
 }
 
 // distInfo finds the only *.dist-info folder and compares its name.
