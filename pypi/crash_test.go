@@ -75,7 +75,7 @@ func crashWorld(t *testing.T) (*inside, string) {
 	in.load(t, sample()[:2], nil)
 	in.publish(t, 1)
 	// One that is held back in bundle 2 leaves the tree.
-	writeTree(t, filepath.Join(dir, "tree"), "pypi/main", NewHandler(in.dir, st, nil))
+	writeTree(t, filepath.Join(dir, "tree"), NewHandler(in.dir, st, nil))
 	in.load(t, sample()[1:], nil)
 	in.snap.Artifacts = in.snap.Artifacts[1:]
 	b, err := in.snap.Encode()

@@ -168,7 +168,7 @@ func (p *Publisher) recorded(f *indexFile, c *Checked) error {
 // readRecord reads RECORD strictly. A path that leaves the wheel is refused:
 // an uninstaller deletes what RECORD names. So is one that is there twice, as
 // the entries of the archive are compared: which line counts would be up to
-// whoever reads it.
+// whoever reads it. The very same line again is none.
 func readRecord(z *strictzip.Archive, info string) (map[string]*recorded, error) {
 	b, err := readNamed(z, info+"/RECORD", maxRecord)
 	if err != nil {
@@ -202,6 +202,9 @@ func readRecord(z *strictzip.Archive, info string) (map[string]*recorded, error)
 			}
 		}
 		name := strings.Clone(row[0])
+		if old := lines[name]; old != nil && *old == *l {
+			continue
+		}
 		key := strings.ToLower(name)
 		if folded[key] {
 			return nil, fmt.Errorf("line %d: %q is there twice, perhaps in other letter case", n, clip(name))

@@ -143,6 +143,9 @@ func TestWheelRefused(t *testing.T) {
 			}
 		})
 	}
+	if _, err := checkBytes(wheelName, change("RECORD", info+"RECORD,,\n", info+"RECORD,,\n"+info+"RECORD,,\n")); err != nil {
+		t.Errorf("the same line of RECORD again: %v", err)
+	}
 }
 
 func TestCheckSdist(t *testing.T) {

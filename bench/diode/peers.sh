@@ -19,10 +19,10 @@ report() { # NAME seconds sender-cpu receiver-cpu file
 TIMEFORMAT='%R %U %S'
 pair() { # NAME "receiver command" "sender command"
 	local times
-	{ time timeout 120 ip netns exec "$IN" bash -c "$2" >/dev/null 2>&1 || true; } 2>"$WORK/r.time" &
+	{ time timeout 60 ip netns exec "$IN" bash -c "$2" >/dev/null 2>&1 || true; } 2>"$WORK/r.time" &
 	local r=$!
 	sleep 1
-	{ time timeout 120 ip netns exec "$OUT" bash -c "$3" >/dev/null 2>&1 || true; } 2>"$WORK/s.time"
+	{ time timeout 60 ip netns exec "$OUT" bash -c "$3" >/dev/null 2>&1 || true; } 2>"$WORK/s.time"
 	wait $r
 	times=$(cat "$WORK/s.time" "$WORK/r.time" | tr '\n' ' ')
 	# shellcheck disable=SC2086
@@ -34,7 +34,8 @@ for run in $(seq "$RUNS"); do
 	pair "plain UDP, 1 Gb/s ($run)" "$WORK/plain receive 10.9.0.2:9000 $BOX/peer" "$WORK/plain send 10.9.0.2:9000 1e9 $WORK/peer"
 	pair "plain UDP, 2.5 Gb/s ($run)" "$WORK/plain receive 10.9.0.2:9000 $BOX/peer" "$WORK/plain send 10.9.0.2:9000 2.5e9 $WORK/peer"
 	if command -v udp-sender >/dev/null; then
-		for rate in 900m 2500m; do
+		# At 2500m its receiver has never ended with a whole file.
+		for rate in 900m; do
 			pair "udpcast --fec 8x8/128, $rate ($run)" \
 				"udp-receiver --nokbd --interface d1 --mcast-rdv-address 224.0.0.1 --rcvbuf 8388608 --file $BOX/peer" \
 				"udp-sender --nokbd --interface d0 --async --autostart 1 --min-receivers 1 --fec 8x8/128 --max-bitrate $rate --mcast-rdv-address 224.0.0.1 --mcast-data-address 232.0.0.1 --file $WORK/peer"

@@ -224,10 +224,12 @@ func file(name string) (*upload.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Metadata, err = io.ReadAll(io.LimitReader(m, packaging.MaxMetadata)); err != nil {
+	metadata, err := io.ReadAll(io.LimitReader(m, packaging.MaxMetadata))
+	if err != nil {
 		return nil, err
 	}
-	err = packaging.EachHeader(f.Metadata, func(key, value string) error {
+	f.Metadata = func() ([]byte, error) { return metadata, nil }
+	err = packaging.EachHeader(metadata, func(key, value string) error {
 		if key == "requires-python" {
 			f.RequiresPython = value
 		}
