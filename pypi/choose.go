@@ -25,6 +25,9 @@ type chooser struct {
 	source string
 	page   *page
 	sdists bool
+	// named gives a file of which the index tells no hash the one of the lock;
+	// nil: such a file does not count.
+	named func(f *pageFile, hashes map[artifact.Digest]bool) (*pageFile, error)
 }
 
 // rejected collects why files do not serve, for the refusal.
@@ -142,10 +145,12 @@ func (c *chooser) fit(f *pageFile, t *packaging.Target) (cand candidate, why str
 	return cand, ""
 }
 
+const noHash = ": the index names no sha256; the lock's is used"
+
 // fromDigests chooses for a pin of a requirements file, whose hashes do not
 // name their files: among the files of the page whose hash is in the lock.
 func (c *chooser) fromDigests(pin *Pin, t *packaging.Target) (*choice, error) {
-	var cands []candidate
+	var cands, unnamed []candidate
 	var rej rejected
 	for i := range c.page.Files {
 		f := &c.page.Files[i]
@@ -157,6 +162,8 @@ func (c *chooser) fromDigests(pin *Pin, t *packaging.Target) (*choice, error) {
 		switch {
 		case why != "":
 			rej.add(f.Filename, why)
+		case f.Digest.IsZero() && c.named != nil:
+			unnamed = append(unnamed, cand)
 		case f.Digest.IsZero():
 			rej.add(f.Filename, "the index names no sha256 for it")
 			rej.nohash = append(rej.nohash, f.Filename)
@@ -168,6 +175,13 @@ func (c *chooser) fromDigests(pin *Pin, t *packaging.Target) (*choice, error) {
 	}
 	if len(cands) > 0 {
 		return &choice{pageFile: *slices.MinFunc(cands, better).file}, nil
+	}
+	if len(unnamed) > 0 {
+		f, err := c.named(slices.MinFunc(unnamed, better).file, pin.Digests)
+		if err != nil {
+			return nil, err
+		}
+		return &choice{pageFile: *f, notes: []string{f.Filename + noHash}}, nil
 	}
 	return nil, c.refuse(pin, t, &rej)
 }
@@ -224,7 +238,7 @@ func (c *chooser) agree(got *choice, locked *pageFile, pin *Pin) error {
 	switch {
 	case got.Digest.IsZero():
 		got.Digest = locked.Digest
-		got.notes = append(got.notes, got.Filename+": the index names no sha256; the lock's is used")
+		got.notes = append(got.notes, got.Filename+noHash)
 	case got.Digest != locked.Digest:
 		return &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-HASH-MISMATCH", Subject: subject, Reason: "the index names another hash than the lock", Want: locked.Digest.String(), Got: got.Digest.String()}
 	}

@@ -122,10 +122,10 @@ func (v *view) choose(files []*offeredFile, project string) (best *offeredFile, 
 		case !f.python.Contains(v.target.Python):
 			reason(whyPython + v.target.Python.String())
 			continue
-		case f.Digest.IsZero() && (!rules.firstUse || hashes != nil):
+		case f.Digest.IsZero() && !rules.firstUse:
 			reason(whyNoHash)
 			continue
-		case hashes != nil && !hashes[f.Digest]:
+		case hashes != nil && !hashes[f.Digest] && !f.Digest.IsZero(): // else see namedIn
 			reason(whyOtherHash)
 			continue
 		case f.uploaded.IsZero() && rules.age > 0 && !rules.assumeOld:
@@ -178,6 +178,16 @@ func days(d time.Duration) string {
 // file is the file that List found for a version.
 func (v *view) file(project string, version packaging.Version) *offeredFile {
 	return v.listing(project).best[version.String()]
+}
+
+// hashed is that file with its hash, which the requirement may name where the
+// index does not.
+func (v *view) hashed(ctx context.Context, project string, version packaging.Version) (*pageFile, error) {
+	f := v.file(project, version)
+	if hashes := v.group.hashes[project]; hashes != nil && f.Digest.IsZero() {
+		return v.o.namedIn(ctx, project, f.pageFile, hashes)
+	}
+	return v.o.named(ctx, project, f)
 }
 
 // Metadata implements resolve.Index.
@@ -306,7 +316,7 @@ func (s *Source) closure(ctx context.Context, o *offers, g *group, t *packaging.
 	pins := make([]*Pin, 0, len(sol.Packages))
 	for i := range sol.Packages {
 		p := &sol.Packages[i]
-		f, err := o.named(ctx, p.Name, v.file(p.Name, p.Version))
+		f, err := v.hashed(ctx, p.Name, p.Version)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -47,7 +47,7 @@ func (o *offers) named(ctx context.Context, project string, f *offeredFile) (*pa
 
 func (o *offers) name(ctx context.Context, project string, f *offeredFile) (*pageFile, error) {
 	out := *f.pageFile
-	alias := firstUseAlias + artifact.Sum([]byte(o.s.name+"\n"+f.Filename)).Hex()
+	alias := o.s.firstUseAlias(f.Filename)
 	out.Digest = o.known[f.Filename]
 	if out.Digest.IsZero() {
 		out.Digest, _ = o.s.store.Alias(alias)
@@ -60,12 +60,56 @@ func (o *offers) name(ctx context.Context, project string, f *offeredFile) (*pag
 			return nil, err
 		}
 	}
+	o.saidOf(&out)
+	return &out, nil
+}
+
+// saidOf remembers what METADATA was read of a wheel whose hash was not known
+// then.
+func (o *offers) saidOf(f *pageFile) {
 	o.mu.Lock()
 	d, ok := o.ranged[f.URL]
 	o.mu.Unlock()
 	if ok {
-		o.s.said(out.Digest, d)
+		o.s.said(f.Digest, d)
 	}
+}
+
+func (s *Source) firstUseAlias(filename string) string {
+	return firstUseAlias + artifact.Sum([]byte(s.name+"\n"+filename)).Hex()
+}
+
+// namedIn is a file of which the index tells no hash, with one of those that a
+// lock or a requirement names. They do not say which file each belongs to: where
+// there are several, the file is fetched to see which it is.
+func (o *offers) namedIn(ctx context.Context, project string, f *pageFile, hashes map[artifact.Digest]bool) (*pageFile, error) {
+	out := *f
+	alias := o.s.firstUseAlias(f.Filename)
+	used, _ := o.s.store.Alias(alias)
+	switch {
+	case len(hashes) == 1:
+		for d := range hashes {
+			out.Digest = d
+		}
+	case hashes[o.known[f.Filename]]:
+		out.Digest = o.known[f.Filename]
+	case hashes[used]:
+		out.Digest = used
+	default:
+		if err := o.s.fetchUnnamed(ctx, project, &offeredFile{pageFile: f}, &out); err != nil {
+			return nil, err
+		}
+		if !hashes[out.Digest] {
+			return nil, &artifact.Refusal{
+				Class: artifact.ErrIntegrity, Code: "PYPI-HASH-MISMATCH", Subject: o.s.name + ": " + f.Filename,
+				Reason: fmt.Sprintf("the index names no hash, and the file has none of the %d that are demanded", len(hashes)), Got: out.Digest.String(),
+			}
+		}
+		if err := o.s.store.SetAlias(alias, out.Digest); err != nil {
+			return nil, err
+		}
+	}
+	o.saidOf(&out)
 	return &out, nil
 }
 

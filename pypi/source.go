@@ -288,9 +288,17 @@ func (s *Source) project(ctx context.Context, o *offers, name string, wants []wa
 		r.notes = append(r.notes, strings.TrimSpace(fmt.Sprintf("%s is %s upstream %s", name, pg.Status, pg.StatusReason)))
 	}
 	c := &chooser{source: s.name, page: pg, sdists: s.sdistAllowed(name)}
+	if s.rulesFor(name).firstUse {
+		c.named = func(f *pageFile, hashes map[artifact.Digest]bool) (*pageFile, error) {
+			return o.namedIn(ctx, name, f, hashes)
+		}
+	}
 	var errs []error
 	for _, w := range wants {
 		got, err := c.choose(w.pin, w.target)
+		if err != nil && !refusal(err) {
+			return nil, err
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue

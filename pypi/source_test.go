@@ -229,6 +229,67 @@ func TestResolvePylock(t *testing.T) {
 	}
 }
 
+// TestFirstUseOfLock: the hash of a lock is proof enough of a file of which the
+// index names none, where such files count.
+func TestFirstUseOfLock(t *testing.T) {
+	bare := func(f pypitest.File) pypitest.File {
+		f.NoHash, f.UploadTime = true, long
+		return f
+	}
+	wheel, win := bare(pypitest.Wheel("foo-1.0-py3-none-any.whl", "")), bare(pypitest.Wheel("foo-1.0-cp312-cp312-win_amd64.whl", ""))
+	pin := func(hashes ...string) string {
+		return "foo==1.0 --hash=sha256:" + strings.Join(hashes, " --hash=sha256:") + "\n"
+	}
+	for name, c := range map[string]struct {
+		lock    string
+		code    string
+		fetched int // by resolving
+	}{
+		"one hash":     {pin(wheel.SHA256()), "", 0},
+		"several":      {pin(win.SHA256(), wheel.SHA256()), "", 1},
+		"none is it":   {pin(hashA, win.SHA256()), "PYPI-HASH-MISMATCH", 1},
+		"another file": {pin(win.SHA256()), "", 0}, // which fetching tells
+	} {
+		for _, resolved := range []bool{false, true} {
+			index := pypitest.New(wheel, win)
+			index.NoMetadata = true
+			locks := map[string]string{"r.txt": c.lock}
+			change := func(mode string) func(*Config) {
+				return func(conf *Config) {
+					conf.MissingHash = mode
+					if resolved {
+						conf.Requirements, conf.Locks = []RequirementsConfig{{File: conf.Locks[0].File}}, nil
+					}
+				}
+			}
+			refused := newOutside(t, index, locks, change(""))
+			if _, _, err := refused.Resolve(t.Context(), nil); err == nil {
+				t.Errorf("%s, resolved %v: a file without a hash counts by default", name, resolved)
+			}
+			o := newOutside(t, index, locks, change(hashRecord))
+			before := index.Count("GET /files/")
+			snap, _, err := o.Resolve(t.Context(), nil)
+			if c.code != "" {
+				wantRefusal(t, err, artifact.ErrIntegrity, c.code, wheel.Name)
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%s, resolved %v: %v", name, resolved, err)
+			}
+			if n := index.Count("GET /files/") - before; n != c.fetched && !resolved { // METADATA is read of it, too
+				t.Errorf("%s: %d requests for files, want %d", name, n, c.fetched)
+			}
+			if err := o.fetchAll(t.Context(), snap); (err != nil) != (name == "another file") {
+				t.Errorf("%s, resolved %v: %v", name, resolved, err)
+			}
+			before = index.Count("GET /files/")
+			if again, _, err := o.Resolve(t.Context(), nil); err != nil || cmp.Diff(snap, again) != "" || index.Count("GET /files/") > before && !resolved {
+				t.Errorf("%s, resolved %v: again: %v, %d requests", name, resolved, err, index.Count("GET /files/")-before)
+			}
+		}
+	}
+}
+
 func TestResolveRefused(t *testing.T) {
 	wheel := pypitest.Wheel("foo-1.0-py3-none-any.whl", "")
 	other := pypitest.Wheel("foo-1.0-cp312-cp312-win_amd64.whl", "")
