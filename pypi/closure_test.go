@@ -128,6 +128,47 @@ func TestRemoteMetadata(t *testing.T) {
 	}
 }
 
+// TestMetadataLost: METADATA that the index names and does not have is read out
+// of the wheel, and has to be the one that was named.
+func TestMetadataLost(t *testing.T) {
+	files := aged(pypitest.Requiring("a-1.0-py3-none-any.whl", "", "Requires-Dist: b"), pypitest.Requiring("b-1.0-py3-none-any.whl", ""))
+	for name, c := range map[string]struct {
+		noRanges bool
+		status   int // in place of 404
+	}{"ranges": {}, "no ranges": {noRanges: true}, "barred": {status: http.StatusForbidden}} {
+		t.Run(name, func(t *testing.T) {
+			index := pypitest.New(files...)
+			index.LostMetadata, index.NoRanges = true, c.noRanges
+			var handler http.Handler = index
+			if c.status != 0 {
+				handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if strings.HasSuffix(r.URL.Path, ".metadata") {
+						w.WriteHeader(c.status)
+						return
+					}
+					index.ServeHTTP(w, r)
+				})
+			}
+			o := newOutside(t, handler, nil, func(cfg *Config) { cfg.Packages = []string{"a"} })
+			snap, names, notes := o.resolve(t)
+			if d := cmp.Diff([]string{"a-1.0-py3-none-any.whl", "b-1.0-py3-none-any.whl"}, names); d != "" {
+				t.Fatal(d)
+			}
+			if text := strings.Join(notes, "\n"); !strings.Contains(text, "that of a-1.0-py3-none-any.whl first of 2") {
+				t.Errorf("notes: %s", text)
+			}
+			if err := o.fetchAll(t.Context(), snap); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	lying := aged(pypitest.Requiring("a-1.0-py3-none-any.whl", ""))
+	lying[0].Metadata = append(lying[0].Metadata, '\n')
+	index := pypitest.New(lying...)
+	index.LostMetadata = true
+	resolving(t, index, []string{"a"}, nil).refused(t, "PYPI-METADATA-MISMATCH", "a-1.0-py3-none-any.whl")
+}
+
 // entriesOf is what Requiring put into a wheel, without RECORD.
 func entriesOf(t *testing.T, f pypitest.File) []pypitest.Entry {
 	t.Helper()

@@ -23,6 +23,8 @@ type offers struct {
 	metadata map[string]*metadataOnce
 	// ranged is the METADATA that was read of a remote wheel, by its URL.
 	ranged map[string]artifact.Digest
+	// lost are the wheels whose METADATA the index names and does not have.
+	lost []string
 
 	// known are the hashes that files had in the last snapshot, by filename.
 	known map[string]artifact.Digest

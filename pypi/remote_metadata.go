@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
@@ -78,8 +80,44 @@ func (o *offers) rawMetadata(ctx context.Context, project string, f *offeredFile
 		if s.store.Has(d) {
 			return s.store.ReadAll(d, packaging.MaxMetadata)
 		}
-		return s.offeredMetadata(ctx, project, f)
+		raw, err := s.offeredMetadata(ctx, project, f)
+		if !lost(err) {
+			return raw, err
+		}
+		o.mu.Lock()
+		o.lost = append(o.lost, f.Filename)
+		o.mu.Unlock()
+		raw, err = o.wheelMetadata(ctx, project, f)
+		if err == nil && artifact.Sum(raw) != d {
+			err = metadataRefusal(s.name+": "+f.Filename, d.String(), raw)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return raw, nil
 	}
+	return o.wheelMetadata(ctx, project, f)
+}
+
+// lost reports whether there is no METADATA file. File servers that let nobody
+// list say 403 of what they do not have; if the wheel is barred as well, that is
+// told of the wheel.
+func lost(err error) bool {
+	e, ok := errors.AsType[*fetch.Error](err)
+	return ok && (fetch.IsNotFound(err) || e.Status == http.StatusForbidden)
+}
+
+// lostNote tells of the wheels whose METADATA is lost.
+func (o *offers) lostNote() []string {
+	if len(o.lost) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("the index names METADATA files that it does not have, that of %s first of %d; they were read out of the wheels", slices.Min(o.lost), len(o.lost))}
+}
+
+// wheelMetadata reads METADATA out of a wheel, here or on the server.
+func (o *offers) wheelMetadata(ctx context.Context, project string, f *offeredFile) ([]byte, error) {
+	s := o.s
 	if !f.Digest.IsZero() {
 		if d, ok := s.store.Alias(metadataAlias + f.Digest.Hex()); ok && s.store.Has(d) {
 			s.said(f.Digest, d)

@@ -143,6 +143,7 @@ func (s *Source) resolve(ctx context.Context, prev *artifact.Snapshot) (*artifac
 		ordered = append(ordered, results[name])
 		notes = append(notes, results[name].notes...)
 	}
+	notes = append(notes, o.lostNote()...)
 	snap, err := s.snapshot(ordered)
 	if err != nil {
 		return nil, nil, err

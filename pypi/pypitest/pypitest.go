@@ -80,6 +80,7 @@ type Page struct {
 type Index struct {
 	HTML         bool // no JSON is offered
 	NoMetadata   bool // no METADATA is offered beside the wheels
+	LostMetadata bool // METADATA is named and is not there
 	NoRanges     bool // files are sent whole
 	APIVersion   string
 	Pages        map[string]Page   // by project, instead of a made one
@@ -150,7 +151,7 @@ func (x *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		case "/files/" + f.Name + ".metadata":
-			if f.Metadata != nil && !x.NoMetadata {
+			if f.Metadata != nil && !x.NoMetadata && !x.LostMetadata {
 				x.send(w, "text/plain", string(f.Metadata))
 				return
 			}
