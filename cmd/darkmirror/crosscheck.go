@@ -64,17 +64,21 @@ func (a *app) crosscheck(ctx context.Context, cfg *config.Config, sources []mirr
 
 // A uvAnswer is what uv says of one question.
 type uvAnswer struct {
-	versions map[string]string
-	not      string // why it was not asked, or what it refused
+	versions map[string]string // nil: it has no solution
+	not      string            // why there is no answer: it was not asked, or it failed
 }
 
 // beside tells in words how two answers differ.
 func (u *uvAnswer) beside(an *pypi.Answer) string {
 	switch {
-	case u.versions == nil && u.not != "" && an.Err == nil:
+	case u.not != "" && an.Err != nil:
+		return "we have no solution; not compared: " + u.not
+	case u.not != "":
 		return "not compared: " + u.not
 	case u.versions == nil && an.Err != nil:
 		return "uv has no solution either"
+	case u.versions == nil:
+		return fmt.Sprintf("uv has no solution, and we have one of %d packages", len(an.Versions))
 	case an.Err != nil:
 		return fmt.Sprintf("uv has a solution of %d packages, and we have none", len(u.versions))
 	}
@@ -165,17 +169,22 @@ func askUV(ctx context.Context, uv string, c *config.PyPI, an *pypi.Answer) (_ *
 	if mac != "" {
 		env = append(env, "MACOSX_DEPLOYMENT_TARGET="+mac)
 	}
-	ctx, cancel := context.WithTimeout(ctx, uvTimeout)
+	limited, cancel := context.WithTimeout(ctx, uvTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, uv, args...) //nolint:gosec // the operator asked for this program
+	cmd := exec.CommandContext(limited, uv, args...) //nolint:gosec // the operator asked for this program
 	var out, problems bytes.Buffer
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = env, dir, &out, &problems
 	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case limited.Err() != nil:
+			return &uvAnswer{not: fmt.Sprintf("uv gave no answer within %s", uvTimeout)}, nil
+		case noSolution(err, problems.String()):
+			return &uvAnswer{}, nil
 		}
 		line, _, _ := strings.Cut(strings.TrimSpace(problems.String()), "\n")
-		return &uvAnswer{not: "uv: " + cmp.Or(line, err.Error())}, nil
+		return &uvAnswer{not: strings.TrimSuffix(fmt.Sprintf("uv failed (%s): %s", err, line), ": ")}, nil
 	}
 	u := &uvAnswer{versions: make(map[string]string)}
 	for line := range strings.Lines(out.String()) {
@@ -186,6 +195,14 @@ func askUV(ctx context.Context, uv string, c *config.PyPI, an *pypi.Answer) (_ *
 		}
 	}
 	return u, nil
+}
+
+// noSolution tells that the requirements cannot be met from uv's failures: a
+// network that is down, a file that cannot be parsed, a crash. It has the status
+// 1 for the first, and 2 for most of the others; the words decide.
+func noSolution(err error, problems string) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	return ok && exit.ExitCode() == 1 && strings.Contains(problems, "No solution found")
 }
 
 // uvEnvironment is what uv gets to know: the index with its account, the
