@@ -27,8 +27,10 @@ as it is, byte for byte, the hashes above all.
       --map https://index.example/simple=https://inside.example/pypi/main/simple \
       --map https://files.example=https://inside.example/pypi/main
 
-An address that no --map fits is refused; run again, it changes nothing. The
-result goes to standard output, or to --to, which may be FILE itself.
+Where several --map fit, the longest OUTSIDE counts, in whatever order they are
+given; one ends where a part of the path ends. An address that none fits is
+refused; run again, it changes nothing. The result goes to standard output, or
+to --to, which may be FILE itself.
 
 ` + codesLine(exitOK, exitUsage),
 		Args: cobra.ExactArgs(1),
@@ -49,6 +51,10 @@ func (a *app) lockRewrite(file, to string, pairs []string) error {
 		from, into, ok := strings.Cut(p, "=")
 		if !ok {
 			return usagef("--map %s: want OUTSIDE=INSIDE", p)
+		}
+		from = strings.TrimRight(from, "/")
+		if other, twice := prefixes[from]; twice {
+			return usagef("--map %s: is there twice, as %s and as %s\nan address can begin in one way only inside", from, other, into)
 		}
 		prefixes[from] = into
 	}
