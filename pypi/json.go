@@ -126,6 +126,10 @@ func (j *jsonReader) items(open, shut byte, fn func() error) error {
 	return nil
 }
 
+// maxJSONKeys bounds the keys of one object that is read; those of pages have
+// ten.
+const maxJSONKeys = 10_000
+
 // object calls fn for each key; fn takes the value.
 func (j *jsonReader) object(fn func(key string) error) error {
 	var few [16]string // pages have objects of up to ten keys
@@ -149,6 +153,9 @@ func (j *jsonReader) object(fn func(key string) error) error {
 		if twice {
 			return fmt.Errorf("key %q is there twice", clip(key))
 		}
+		if len(many) >= maxJSONKeys {
+			return fmt.Errorf("over %d keys", maxJSONKeys)
+		}
 		if many != nil {
 			seen, many[key] = nil, true
 		} else {
@@ -164,16 +171,24 @@ func (j *jsonReader) object(fn func(key string) error) error {
 // array calls fn for each value.
 func (j *jsonReader) array(fn func() error) error { return j.items('[', ']', fn) }
 
-// skip passes over any value.
+// skip passes over any value, of which it keeps nothing: what nobody reads may
+// be most of a page.
 func (j *jsonReader) skip() error {
 	switch c := j.next(); c {
 	case '{':
-		return j.object(func(string) error { return j.skip() })
+		return j.items('{', '}', func() error {
+			if err := j.skipString(); err != nil {
+				return err
+			}
+			if err := j.take(':'); err != nil {
+				return err
+			}
+			return j.skip()
+		})
 	case '[':
 		return j.array(j.skip)
 	case '"':
-		_, err := j.string()
-		return err
+		return j.skipString()
 	case 't':
 		return j.word("true")
 	case 'f':
@@ -196,6 +211,47 @@ func (j *jsonReader) word(w string) error {
 	}
 	j.at += len(w)
 	return nil
+}
+
+// skipString passes over a string.
+func (j *jsonReader) skipString() error {
+	if c := j.next(); c != '"' {
+		return j.wrong("a string")
+	}
+	for i := j.at + 1; i < len(j.b); i++ {
+		switch c := j.b[i]; {
+		case c == '"':
+			j.at = i + 1
+			return nil
+		case c < ' ':
+			return errors.New("a control character in a string")
+		case c == '\\':
+			n := escapeLen(j.b[i+1:])
+			if n == 0 {
+				return errors.New("a malformed escape in a string")
+			}
+			i += n
+		}
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// escapeLen is how long an escape is behind its backslash; 0 if it is none.
+func escapeLen(b []byte) int {
+	const unicode = 5
+	switch {
+	case len(b) == 0:
+	case strings.IndexByte(`"\/bfnrt`, b[0]) >= 0:
+		return 1
+	case b[0] == 'u' && len(b) >= unicode:
+		for _, c := range b[1:unicode] {
+			if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') {
+				return 0
+			}
+		}
+		return unicode
+	}
+	return 0
 }
 
 // string takes a string.
@@ -238,9 +294,9 @@ func (j *jsonReader) escaped(start int) (s string, err error) {
 }
 
 // number takes a number as it is written.
-func (j *jsonReader) number() (string, error) {
+func (j *jsonReader) number() ([]byte, error) {
 	if c := j.next(); c != '-' && (c < '0' || c > '9') {
-		return "", j.wrong("a number")
+		return nil, j.wrong("a number")
 	}
 	i := j.at
 	digits := func() bool {
@@ -271,9 +327,9 @@ func (j *jsonReader) number() (string, error) {
 		}
 		ok = digits()
 	}
-	text := string(j.b[j.at:i])
+	text := j.b[j.at:i]
 	if !ok {
-		return "", fmt.Errorf("%q is not a number", clip(text))
+		return nil, fmt.Errorf("%q is not a number", clip(string(text)))
 	}
 	j.at = i
 	return text, nil
@@ -305,9 +361,9 @@ func (j *jsonReader) size() (int64, error) {
 	if err != nil {
 		return -1, err
 	}
-	v, err := strconv.ParseInt(n, 10, 64)
+	v, err := strconv.ParseInt(string(n), 10, 64)
 	if err != nil || v < 0 {
-		return -1, fmt.Errorf("%q is not a size", clip(n))
+		return -1, fmt.Errorf("%q is not a size", clip(string(n)))
 	}
 	return v, nil
 }

@@ -3,6 +3,8 @@ package pypi
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -41,20 +43,61 @@ func TestJSONStrings(t *testing.T) {
 }
 
 func TestJSONKeyTwice(t *testing.T) {
+	read := func(text string) error {
+		j := newJSONReader([]byte(text))
+		return j.object(func(string) error { return j.skip() })
+	}
 	for _, n := range []int{1, 10, 17, 40} {
 		var keys []string
 		for i := range n {
 			keys = append(keys, fmt.Sprintf(`"k%d":0`, i))
 		}
-		good := "{" + strings.Join(keys, ",") + "}"
-		if err := newJSONReader([]byte(good)).skip(); err != nil {
+		if err := read("{" + strings.Join(keys, ",") + "}"); err != nil {
 			t.Errorf("%d keys: %v", n, err)
 		}
 		for i := range n {
 			bad := "{" + strings.Join(append(keys[:n:n], fmt.Sprintf(`"k%d":1`, i)), ",") + "}"
-			if err := newJSONReader([]byte(bad)).skip(); err == nil || !strings.Contains(err.Error(), "twice") {
+			if err := read(bad); err == nil || !strings.Contains(err.Error(), "twice") {
 				t.Errorf("key %d of %d twice: %v", i, n, err)
 			}
 		}
 	}
+	var many strings.Builder
+	for i := range maxJSONKeys + 20 {
+		fmt.Fprintf(&many, `,"k%d":0`, i)
+	}
+	if err := read("{" + many.String()[1:] + "}"); err == nil || !strings.Contains(err.Error(), "over 10000 keys") {
+		t.Errorf("many keys: %v", err)
+	}
+}
+
+// TestJSONUnread: what nobody reads of a page takes no memory.
+func TestJSONUnread(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"meta":{"api-version":"1.1"},"name":"foo","files":[],"unread":{`)
+	for i := range 200_000 {
+		fmt.Fprintf(&b, `"key%d":{"number":%d,"text":"\u00e9\n"},`, i, i)
+	}
+	b.WriteString(`"last":null}}`)
+	body := []byte(b.String())
+	base, err := url.Parse("https://index.example/simple/foo/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := allocated(func() {
+		if _, err := parseJSON(body, base, nil); err != nil {
+			t.Error(err)
+		}
+	}); n > 1<<20 {
+		t.Errorf("%d bytes were allocated for a page of %d without files", n, len(body))
+	}
+}
+
+// allocated is how many bytes fn allocates, kept or not.
+func allocated(fn func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	fn()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
