@@ -1,7 +1,7 @@
 package pypi
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +28,9 @@ const (
 	// maxKeptPage bounds a page that is kept, compressed: the largest known
 	// has 40 MiB of text, which is a tenth of it.
 	maxKeptPage = 32 << 20
+	// maxKeptHead bounds the line before a kept page; a longer address is not
+	// worth it.
+	maxKeptHead = 8 << 10
 	// maxValidator bounds an ETag; what is longer is no digest.
 	maxValidator = 256
 	// codeLimit is [fetch]'s, of a document over its limit.
@@ -96,7 +99,7 @@ func (s *Source) get(ctx context.Context, ix *index, u string, limit int64) (*fe
 	case err != nil:
 		return nil, err
 	case resp.Status == http.StatusNotModified && kept != nil:
-		if body, err := kept.body(); err == nil {
+		if body, err := s.keptBody(kept); err == nil {
 			return &fetch.Response{Status: http.StatusOK, Header: http.Header{"Content-Type": {kept.Type}}, URL: kept.URL, Body: body}, nil
 		}
 		// Damaged here; whole over there.
@@ -128,31 +131,45 @@ type keptPage struct {
 	URL  string `json:"url"` // after redirects, as [fetch.Response] has it
 	Size int64  `json:"size"`
 
-	frame []byte
+	blob artifact.Digest
+	head int64 // bytes before the frame
 }
 
 func pageAlias(u string) string { return "pypi-page-" + artifact.Sum([]byte(u)).Hex() }
 
-// keptPage is the page that is kept for an address; nil where there is none.
+// keptPage is what is known of the page that is kept for an address; nil where
+// there is none. The page itself stays where it is: many addresses are asked
+// for at once, and most answers are that nothing has changed.
 func (s *Source) keptPage(u string) *keptPage {
 	d, ok := s.store.Alias(pageAlias(u))
 	if !ok {
 		return nil
 	}
-	b, err := s.store.ReadAll(d, maxKeptPage)
+	f, err := s.store.File(d)
 	if err != nil {
 		return nil
 	}
-	head, frame, _ := bytes.Cut(b, []byte("\n"))
-	k := &keptPage{frame: frame}
-	if err := strictjson.Unmarshal(head, k); err != nil || k.Size < 0 || k.Size > s.cfg.MaxPage {
+	defer func() { _ = f.Close() }() // it was only read
+	head, err := bufio.NewReaderSize(f, maxKeptHead).ReadSlice('\n')
+	if err != nil {
+		return nil
+	}
+	k := &keptPage{blob: d, head: int64(len(head))}
+	if err := strictjson.Unmarshal(head[:len(head)-1], k); err != nil || k.Size < 0 || k.Size > s.cfg.MaxPage {
 		return nil
 	}
 	return k
 }
 
-func (k *keptPage) body() (_ []byte, err error) {
-	r, err := zstd.NewReader(bytes.NewReader(k.frame), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(k.Size, 1<<20))))
+// keptBody reads the page itself.
+func (s *Source) keptBody(k *keptPage) (_ []byte, err error) {
+	f, err := s.store.File(k.blob)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	frame := io.NewSectionReader(f, k.head, maxKeptPage)
+	r, err := zstd.NewReader(frame, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(k.Size, 1<<20))))
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +188,7 @@ func (s *Source) keepPage(u string, resp *fetch.Response) error {
 		return nil
 	}
 	head, err := json.Marshal(&keptPage{ETag: etag, Type: resp.Header.Get("Content-Type"), URL: resp.URL, Size: int64(len(resp.Body))})
-	if err != nil {
+	if err != nil || len(head) >= maxKeptHead {
 		return err
 	}
 	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))

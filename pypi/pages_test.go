@@ -1,12 +1,16 @@
 package pypi
 
 import (
+	"bytes"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/pypi/pypitest"
 )
 
@@ -42,6 +46,32 @@ func TestPagesRevalidated(t *testing.T) {
 				t.Errorf("%d pages were not sent, want 4", n)
 			}
 		})
+	}
+}
+
+// A kept page is not read before its size is known to be allowed, nor before the
+// index has said that it holds.
+func TestPagesKeptUnread(t *testing.T) {
+	o := resolving(t, pypitest.New(), nil, nil)
+	random := make([]byte, 12<<20) // does not compress
+	if _, err := rand.NewChaCha8([32]byte{}).Read(random); err != nil {
+		t.Fatal(err)
+	}
+	const u = "https://index.example/simple/foo/"
+	resp := &fetch.Response{Header: http.Header{"Etag": {`"1"`}, "Content-Type": {typeJSON}}, URL: u, Body: random}
+	if err := o.keepPage(u, resp); err != nil {
+		t.Fatal(err)
+	}
+	o.keptPage(u) // the store verifies it once
+	var kept *keptPage
+	if n := allocated(func() { kept = o.keptPage(u) }); n > 1<<20 {
+		t.Errorf("%d bytes were allocated to learn the size of a kept page", n)
+	}
+	if kept == nil || kept.Size != int64(len(random)) || kept.ETag != `"1"` {
+		t.Fatalf("got %+v", kept)
+	}
+	if body, err := o.keptBody(kept); err != nil || !bytes.Equal(body, random) {
+		t.Errorf("%d bytes, %v", len(body), err)
 	}
 }
 
