@@ -91,7 +91,7 @@ func (r imageRef) original() string { return r.host.name + "/" + r.repo + ":" + 
 // clientsView is what the settings are made from.
 type clientsView struct {
 	serve endpoint
-	pypi  []string // names of sources
+	pypi  []clientIndex
 	apt   []aptSource
 
 	hosts  []registryHost
@@ -139,9 +139,7 @@ func (a *app) newClientsView(cfg *config.Config, o clientsOptions, chosen []tool
 		}
 	}
 	if needs("pypi") {
-		for i := range cfg.PyPI {
-			v.pypi = append(v.pypi, cfg.PyPI[i].Name)
-		}
+		v.pypi = indexesOf(cfg)
 	}
 	if needs("apt") {
 		if err := v.readApt(cfg, a.logger()); err != nil {
