@@ -75,9 +75,10 @@ func (w *watched) ReadAt(p []byte, off int64) (int, error) {
 //   - there is one *.dist-info folder, of the filename's project and version,
 //     with METADATA, WHEEL and RECORD;
 //   - METADATA agrees with the filename;
-//   - RECORD names nothing outside the wheel, and nothing twice.
+//   - RECORD names nothing outside the wheel, and nothing twice;
+//   - the commands of entry_points.txt are filenames.
 //
-// It unpacks those three files only. Whether the rest is what upstream
+// It unpacks those four files only. Whether the rest is what upstream
 // offered, the digest says.
 func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	name, err := packaging.ParseWheelName(filename)
@@ -105,6 +106,9 @@ func CheckWheel(filename string, r io.ReaderAt, size int64) (*Checked, error) {
 	}
 	if err := checkWheelFile(z, info); err != nil {
 		return nil, fmt.Errorf("WHEEL: %w", err)
+	}
+	if err := checkScripts(z, info); err != nil {
+		return nil, err
 	}
 	lines, err := readRecord(z, info)
 	if err != nil {

@@ -148,6 +148,39 @@ func TestWheelRefused(t *testing.T) {
 	}
 }
 
+// TestWheelScripts: a command is written under its name, wherever that leads.
+func TestWheelScripts(t *testing.T) {
+	for text, bad := range map[string]bool{
+		"[console_scripts]\npip3.11 = x:main\nf2py=x.f2py:main [extra]\n": false,
+		"[console_scripts]\n# ../a = x:b\nlong =\n    x.long:main\n":      false,
+		"[other.group]\nimage/png = x:png\n":                              false,
+		"\n[gui_scripts]\n\nx = x:main":                                   false,
+		"[console_scripts]\n../../x = x:main":                             true,
+		"[console_scripts]\r\nok = x:main\r\n  ../x = x:main\r\n":         true,
+		"\ufeff[gui_scripts]\na/b=x:main":                                 true,
+		"[console_scripts]\na\\b = x:main":                                true,
+		"[console_scripts]\n.. = x:main":                                  true,
+		"[console_scripts]\n = x:main":                                    true,
+		"[console_scripts]\nC:x = x:main":                                 true,
+		"[console_scripts]\n../x: x:main":                                 true,
+		"[ Console_Scripts ]\n/etc/x = x:main":                            true,
+		"[other]\v[console_scripts]\u2028../x = x:main":                   true,
+	} {
+		b := pypitest.Wheel(wheelName, "", pypitest.Entry{Name: "x-1.0.dist-info/entry_points.txt", Body: text}).Body
+		_, err := checkBytes(wheelName, b)
+		if !bad {
+			if err != nil {
+				t.Errorf("%q: %v", text, err)
+			}
+			continue
+		}
+		wantRefusal(t, err, artifact.ErrIntegrity, "PYPI-WHEEL", wheelName)
+		if err == nil || !strings.Contains(err.Error(), "entry_points.txt") {
+			t.Errorf("%q: got %v", text, err)
+		}
+	}
+}
+
 func TestCheckSdist(t *testing.T) {
 	const name = "foo-bar-1.0.tar.gz"
 	if _, err := checkBytes(name, pypitest.Sdist(name).Body); err != nil {
