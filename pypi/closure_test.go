@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
+	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/pypi/pypitest"
 )
 
@@ -125,6 +126,39 @@ func TestRemoteMetadata(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestMissingStatus: an index that says 403 of a project that it lacks ends the
+// run, unless the configuration knows it.
+func TestMissingStatus(t *testing.T) {
+	index := pypitest.New(aged(pypitest.Requiring("a-2.0-py3-none-any.whl", "", "Requires-Dist: gone"), pypitest.Requiring("a-1.0-py3-none-any.whl", ""))...)
+	barred := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/simple/gone/" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		index.ServeHTTP(w, r)
+	})
+	packages := func(c *Config) { c.Packages = []string{"a"} }
+	_, _, err := newOutside(t, barred, nil, packages).Resolve(t.Context(), nil)
+	if e, ok := errors.AsType[*fetch.Error](err); !ok || e.Status != http.StatusForbidden {
+		t.Errorf("by default: %v", err)
+	}
+	known := func(c *Config) { c.MissingStatus = []int{http.StatusForbidden} }
+	_, names, _ := newOutside(t, barred, nil, func(c *Config) { packages(c); known(c) }).resolve(t)
+	if d := cmp.Diff([]string{"a-1.0-py3-none-any.whl"}, names); d != "" {
+		t.Error(d)
+	}
+	_, _, err = newOutside(t, barred, map[string]string{"r.txt": "gone==1 --hash=sha256:" + hashA}, known).Resolve(t.Context(), nil)
+	wantRefusal(t, err, artifact.ErrUnavailable, "PYPI-NOT-FOUND", "gone")
+	// A pinned index has its own.
+	o := newOutside(t, barred, nil, func(c *Config) {
+		packages(c)
+		c.Pinned = []PinnedIndex{{Projects: []string{"gone"}, Index: c.Index, MissingStatus: []int{http.StatusForbidden}}}
+	})
+	if _, names, _ = o.resolve(t); len(names) != 1 {
+		t.Errorf("pinned: %q", names)
 	}
 }
 

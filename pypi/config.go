@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -75,6 +76,9 @@ type Config struct {
 	// sha256: "refuse" (the default), or "first-use", which computes its hash
 	// once and holds to it. Locks bring their own.
 	MissingHash string `yaml:"missing_hash,omitempty"`
+	// MissingStatus are answers of the index, beside 404 and 410, that mean that
+	// it does not have a project: some say 403.
+	MissingStatus []int `yaml:"missing_status,omitempty"`
 	// Internal are names, or patterns of names, of the site's own projects:
 	// they are never asked for outside.
 	Internal []string `yaml:"internal,omitempty"`
@@ -133,6 +137,8 @@ type PinnedIndex struct {
 	MinAge       *time.Duration `yaml:"min_age,omitempty"` // nil is the source's
 	AssumeOld    bool           `yaml:"assume_old,omitempty"`
 	MissingHash  string         `yaml:"missing_hash,omitempty"`
+	// MissingStatus is that of this index; the source's is not taken over.
+	MissingStatus []int `yaml:"missing_status,omitempty"`
 }
 
 // PublishConfig is a package index inside.
@@ -237,6 +243,7 @@ func (c *Config) validateWants(add func(string, string, ...any)) {
 		}
 	}
 	checkMissingHash("missing_hash", c.MissingHash, add)
+	checkMissingStatus("missing_status", c.MissingStatus, add)
 	checkPatterns("prereleases", c.Prereleases, false, add)
 	checkPatterns("any_age", c.AnyAge, true, add)
 	checkPatterns("internal", c.Internal, true, add)
@@ -252,6 +259,7 @@ func (p *PinnedIndex) validate(at string, http bool, add func(string, string, ..
 		add(at+"index", "%w", err)
 	}
 	checkMissingHash(at+"missing_hash", p.MissingHash, add)
+	checkMissingStatus(at+"missing_status", p.MissingStatus, add)
 	if len(p.Projects) == 0 {
 		add(at+"projects", "missing; name the projects that come from this index")
 	}
@@ -265,6 +273,17 @@ func (p *PinnedIndex) validate(at string, http bool, add func(string, string, ..
 func checkMissingHash(field, s string, add func(string, string, ...any)) {
 	if s != "" && s != hashRefuse && s != hashRecord {
 		add(field, "%q, want %s or %s", clip(s), hashRefuse, hashRecord)
+	}
+}
+
+// checkMissingStatus wants answers that blame the request for good: what may be
+// otherwise when it is asked again says nothing of a project.
+func checkMissingStatus(field string, list []int, add func(string, string, ...any)) {
+	for i, code := range list {
+		passing := code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests
+		if code < 400 || code > 499 || passing {
+			add(fmt.Sprintf("%s[%d]", field, i), "%d, want an answer such as 403, from 400 to 499 and none that asks to wait", code)
+		}
 	}
 }
 

@@ -41,6 +41,8 @@ func TestValidate(t *testing.T) {
 		"no user":      {func(c *Config) { c.User = "" }, "user: "},
 		"connections":  {func(c *Config) { c.MaxPerHost = 51 }, "max_per_host: "},
 		"page":         {func(c *Config) { c.MaxPage = -1 }, "max_page: "},
+		"status":       {func(c *Config) { c.MissingStatus = []int{403, 500} }, "missing_status[1]: 500, want"},
+		"to wait":      {func(c *Config) { c.MissingStatus = []int{429} }, "missing_status[0]: 429, want"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c2 := good

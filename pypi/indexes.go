@@ -1,11 +1,13 @@
 package pypi
 
 import (
+	"errors"
 	"net/url"
 	"path"
 	"slices"
 	"time"
 
+	"github.com/darkmirror/darkmirror/mirror/artifact"
 	"github.com/darkmirror/darkmirror/mirror/fetch"
 )
 
@@ -15,8 +17,25 @@ const quarantined = "quarantined"
 
 // An index is one upstream of a source, with the client that may reach it.
 type index struct {
-	url    *url.URL
-	client *fetch.Client
+	url     *url.URL
+	client  *fetch.Client
+	missing []int // answers that mean that it does not have a project
+}
+
+// lacks reports whether an error of the client says that the index does not
+// have a project.
+func (ix *index) lacks(err error) bool {
+	e, ok := errors.AsType[*fetch.Error](err)
+	return ok && (fetch.IsNotFound(err) || slices.Contains(ix.missing, e.Status))
+}
+
+// codeNotFound is of a project that an index does not have.
+const codeNotFound = "PYPI-NOT-FOUND"
+
+// notFound reports whether a page was refused for that.
+func notFound(err error) bool {
+	r, ok := errors.AsType[*artifact.Refusal](err)
+	return ok && r.Code == codeNotFound
 }
 
 // rules are what an index asks of its files.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/darkmirror/darkmirror/mirror/artifact"
-	"github.com/darkmirror/darkmirror/mirror/fetch"
 	"github.com/darkmirror/darkmirror/pypi/packaging"
 )
 
@@ -102,7 +101,7 @@ func (o *offers) read(ctx context.Context, name string) (*offered, error) {
 	s := &sorter{o: o, p: p, name: name, sdists: o.s.sdistAllowed(name), parsed: make(map[string]parsedName), versions: make(map[string]packaging.Version), pythons: make(map[string]packaging.Specifiers)}
 	pg, host, err := o.s.page(ctx, name, s.keep)
 	switch {
-	case fetch.IsNotFound(err):
+	case notFound(err):
 		return &offered{missing: "the index does not have it"}, nil
 	case err != nil:
 		return nil, err

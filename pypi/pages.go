@@ -55,8 +55,8 @@ func (s *Source) page(ctx context.Context, name string, keep func(string) bool) 
 	switch {
 	case overLimit(err):
 		return nil, "", &artifact.Refusal{Class: artifact.ErrIntegrity, Code: "PYPI-PAGE-LIMIT", Subject: subject, Reason: fmt.Sprintf("its page has over %d bytes (max_page)", s.cfg.MaxPage)}
-	case fetch.IsNotFound(err):
-		return nil, "", &artifact.Refusal{Class: artifact.ErrUnavailable, Code: "PYPI-NOT-FOUND", Subject: subject, Reason: "the index does not have the project", Err: err}
+	case ix.lacks(err):
+		return nil, "", &artifact.Refusal{Class: artifact.ErrUnavailable, Code: codeNotFound, Subject: subject, Reason: "the index does not have the project", Err: err}
 	case err != nil:
 		return nil, "", err
 	}

@@ -85,7 +85,11 @@ func NewSource(cfg Config, name string, clients []*fetch.Client, st *store.Store
 		if err != nil {
 			return nil, err
 		}
-		s.indexes = append(s.indexes, &index{url: u, client: clients[i]})
+		ix := &index{url: u, client: clients[i], missing: cfg.MissingStatus}
+		if i > 0 {
+			ix.missing = cfg.Pinned[i-1].MissingStatus
+		}
+		s.indexes = append(s.indexes, ix)
 	}
 	return s, nil
 }
