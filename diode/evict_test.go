@@ -48,3 +48,30 @@ func TestEvictSparesRepair(t *testing.T) {
 		}
 	})
 }
+
+// Sixteen objects of which nothing but descriptors arrives, each sent four
+// times: the table of transfers is full of what never ends. Another object
+// arrives all the same.
+func TestForgottenTransfers(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bed) {
+		stop := b.receive()
+		b.wire.change = symbolsOf(func(int, header) bool { return false })
+		var lost []Object
+		for i := range maxObjects {
+			lost = append(lost, b.file(fmt.Sprintf("lost%02d", i), 20_000, uint64(i+1)))
+		}
+		for range maxTransfers/maxObjects + 1 {
+			for _, o := range lost {
+				b.transmit(o)
+			}
+		}
+		b.wire.change = nil
+		good := b.file("good", 20_000, 99)
+		b.transmit(good)
+		r := stop()
+		b.same(good)
+		if n := r.Counts().Rejected; n != 0 {
+			t.Errorf("%d descriptors were rejected", n)
+		}
+	})
+}

@@ -24,7 +24,7 @@ type object struct {
 	descriptor
 	id        objectID
 	total     int // generations
-	transfers map[uint64]bool
+	transfers map[uint64]int64 // the tick of the latest descriptor of each
 	open      []*generation // at most maxOpen
 	done      []byte        // bit: whole, on disk but perhaps not synced
 	left      int           // generations that are not done

@@ -96,7 +96,7 @@ func (r *Receiver) descriptor(h header, payload []byte) {
 		r.counts.malformed.Add(1) // one number, two objects
 		return
 	}
-	o.heard = r.tick
+	o.heard, o.transfers[h.transfer] = r.tick, r.tick
 	if o.pass != d.pass || !d.ended {
 		o.ended = 0
 	}
@@ -132,6 +132,7 @@ func (r *Receiver) tell(o *object) {
 func (r *Receiver) attach(transfer uint64, d *descriptor) *object {
 	if len(r.transfers) >= maxTransfers && !r.forget() {
 		r.counts.rejected.Add(1)
+		r.reject(transfer, d, errTooMany)
 		return nil
 	}
 	id := d.object()
@@ -144,13 +145,13 @@ func (r *Receiver) attach(transfer uint64, d *descriptor) *object {
 			return nil
 		}
 	}
-	if !o.transfers[transfer] {
+	if _, known := o.transfers[transfer]; !known {
 		if err := o.files.addTransfer(transfer); err != nil {
 			r.fail(err)
 			return nil
 		}
 	}
-	o.transfers[transfer] = true
+	o.transfers[transfer] = r.tick
 	r.transfers[transfer] = o
 	r.early.replay(transfer, func(p []byte) { r.take(p) })
 	return o
@@ -164,7 +165,7 @@ func (r *Receiver) reject(transfer uint64, d *descriptor, err error) {
 	r.c.OnEvent(Event{Kind: Rejected, Object: d.object().String(), Name: d.name, Size: d.size, Reason: err.Error()})
 }
 
-var errTooMany = errors.New("as many objects as may be are under way")
+var errTooMany = errors.New("as many objects or transfers as may be are under way")
 
 // openObject takes up an object where an earlier run left it.
 func (r *Receiver) openObject(id objectID, d *descriptor) (*object, error) {
@@ -181,7 +182,7 @@ func (r *Receiver) openObject(id objectID, d *descriptor) (*object, error) {
 	}
 	n := d.generations()
 	o := &object{
-		descriptor: *d, id: id, total: n, transfers: map[uint64]bool{}, heard: r.tick, files: files,
+		descriptor: *d, id: id, total: n, transfers: map[uint64]int64{}, heard: r.tick, files: files,
 		done: slices.Clone(files.complete), left: n - ones(files.complete, n),
 	}
 	r.objects[id] = o
@@ -243,7 +244,7 @@ func (r *Receiver) reopen() error {
 		}
 		for _, t := range known {
 			if len(r.transfers) < maxTransfers {
-				o.transfers[t], r.transfers[t] = true, o
+				o.transfers[t], r.transfers[t] = -quiet, o
 			}
 		}
 	}
@@ -271,16 +272,23 @@ func (o *object) repairing() bool {
 	return slices.ContainsFunc(o.open, func(g *generation) bool { return g.busy })
 }
 
-// forget drops the transfers of objects that are gone.
+// forget makes room for a transfer: the one whose descriptor came longest ago
+// goes. Nothing is lost with it. What arrived of its object is on disk, and its
+// next descriptor makes it known again.
 func (r *Receiver) forget() bool {
-	n := len(r.transfers)
+	var oldest uint64
+	var from *object
 	for t, o := range r.transfers {
-		if r.objects[o.id] != o || len(o.transfers) > 8 && r.tick-o.heard >= quiet {
-			delete(r.transfers, t)
-			delete(o.transfers, t)
+		if heard := o.transfers[t]; r.tick-heard >= quiet && (from == nil || heard < from.transfers[oldest]) {
+			oldest, from = t, o
 		}
 	}
-	return len(r.transfers) < n
+	if from == nil {
+		return false
+	}
+	delete(r.transfers, oldest)
+	delete(from.transfers, oldest)
+	return true
 }
 
 // closeObject lets go of an object; all of it stays on disk.
