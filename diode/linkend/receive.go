@@ -58,6 +58,9 @@ func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 	if o.Port == 0 {
 		o.Port = DefaultPort
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	sparePlaces()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -186,14 +189,14 @@ func (o ReceiveOptions) prove(backend string, rules oneway.Options) (*oneway.Cou
 func (o ReceiveOptions) publish(ctx context.Context, r *diode.Receiver, s *link.Receiver, w *watch, before *oneway.Counters) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
+	m := monitor{log: o.Log, write: func(st *diode.Status) error { return o.writeStatus(st, s) }}
 	for {
-		err := o.writeStatus(r, s)
-		if err != nil {
+		if err := m.tell(r.Status()); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return o.writeStatus(r, s)
+			return m.tell(r.Status())
 		case <-t.C:
 			if err := o.still(before); err != nil {
 				return err
@@ -211,11 +214,37 @@ type status struct {
 	Socket  link.ReceiverStats `json:"socket"`
 }
 
-func (o ReceiveOptions) writeStatus(r *diode.Receiver, s *link.Receiver) error {
-	st := r.Status()
+// A monitor writes what monitoring reads. It must not stop the link: a file that
+// cannot be written is an error at the start, where somebody has to correct the
+// configuration, and a line of the log later.
+type monitor struct {
+	write  func(*diode.Status) error
+	log    *slog.Logger
+	wrote  bool
+	failed string // the cause that was logged last
+}
+
+func (m *monitor) tell(st *diode.Status) error {
 	if st == nil {
 		return nil
 	}
+	err := m.write(st)
+	if err != nil && !m.wrote {
+		return err
+	}
+	m.wrote = true
+	switch {
+	case err == nil && m.failed != "":
+		m.failed = ""
+		m.log.Warn("the status is written again")
+	case err != nil && err.Error() != m.failed:
+		m.failed = err.Error()
+		m.log.Error("the status cannot be written; packets are taken all the same", slog.Any("error", err))
+	}
+	return nil
+}
+
+func (o ReceiveOptions) writeStatus(st *diode.Status, s *link.Receiver) error {
 	sock := s.Stats()
 	if o.Status != "" {
 		data, err := json.MarshalIndent(status{st, s.Backend(), sock}, "", "  ")

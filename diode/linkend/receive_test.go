@@ -1,9 +1,15 @@
 package linkend
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/darkmirror/darkmirror/diode"
 )
 
 // TestWatch ends a run when nothing comes any more, and not while something is
@@ -33,4 +39,29 @@ func TestWatch(t *testing.T) {
 		w.idle = 0
 		step("never", 60, 11, false, false)
 	})
+}
+
+// TestMonitor: what cannot be written ends a start, and never a run.
+func TestMonitor(t *testing.T) {
+	var log bytes.Buffer
+	var fails error
+	m := monitor{log: slog.New(slog.NewTextHandler(&log, nil)), write: func(*diode.Status) error { return fails }}
+	st := &diode.Status{}
+	lines := func() int { return strings.Count(log.String(), "\n") }
+	fails = errors.New("no such folder")
+	if err := m.tell(nil); err != nil {
+		t.Errorf("nothing is known yet: %v", err)
+	}
+	if err := m.tell(st); !errors.Is(err, fails) {
+		t.Errorf("at the start: %v", err)
+	}
+	for i, tt := range []struct {
+		fails error
+		lines int
+	}{{nil, 0}, {errors.New("disk full"), 1}, {errors.New("disk full"), 1}, {errors.New("gone"), 2}, {nil, 3}, {nil, 3}} {
+		fails = tt.fails
+		if err := m.tell(st); err != nil || lines() != tt.lines {
+			t.Errorf("%d: %v, %d lines of log, want %d: %s", i, err, lines(), tt.lines, log.String())
+		}
+	}
 }
