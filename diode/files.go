@@ -23,11 +23,11 @@ import (
 type object struct {
 	descriptor
 	id        objectID
-	total     int // generations
+	total     int              // generations
 	transfers map[uint64]int64 // the tick of the latest descriptor of each
-	open      []*generation // at most maxOpen
-	done      []byte        // bit: whole, on disk but perhaps not synced
-	left      int           // generations that are not done
+	open      []*generation    // at most maxOpen
+	done      []byte           // bit: whole, on disk but perhaps not synced
+	left      int              // generations that are not done
 	finishing bool
 	heard     int64 // ticks; when a packet came last
 	ended     int   // descriptors in a row that said that the pass has ended

@@ -32,11 +32,12 @@ func ProfileNamed(name string) (Profile, error) {
 }
 
 const (
-	// packetOverhead is what a datagram carries beside its symbol; ipOverhead
-	// what IPv4 and UDP add, and frameOverhead what Ethernet does: header and
-	// check 18, preamble 8, gap 12.
+	// packetOverhead is what a datagram carries beside its symbol; ipv4Overhead
+	// and ipv6Overhead what IP and UDP add, and frameOverhead what Ethernet does:
+	// header and check 18, preamble 8, gap 12.
 	packetOverhead = 48
-	ipOverhead     = 28
+	ipv4Overhead   = 28
+	ipv6Overhead   = 48
 	frameOverhead  = 38
 	// maxMTU is the largest frame that a symbol fills.
 	maxMTU = 9000
@@ -57,11 +58,18 @@ const (
 	defaultSpool = 1 << 30
 )
 
+func ipOverhead(ipv6 bool) int {
+	if ipv6 {
+		return ipv6Overhead
+	}
+	return ipv4Overhead
+}
+
 // Payload is the longest symbol that fits a path: a multiple of 64.
-func Payload(mtu int) (int, error) {
-	p := (min(mtu, maxMTU) - ipOverhead - packetOverhead) / 64 * 64
+func Payload(mtu int, ipv6 bool) (int, error) {
+	p := (min(mtu, maxMTU) - ipOverhead(ipv6) - packetOverhead) / 64 * 64
 	if p < 64 {
-		return 0, fmt.Errorf("mtu %d: want at least %d", mtu, 64+ipOverhead+packetOverhead)
+		return 0, fmt.Errorf("mtu %d: want at least %d", mtu, 64+ipOverhead(ipv6)+packetOverhead)
 	}
 	return p, nil
 }
@@ -70,6 +78,7 @@ func Payload(mtu int) (int, error) {
 type Wish struct {
 	Rate   float64 // bits a second on the wire
 	MTU    int
+	IPv6   bool          // of the receiver's address
 	Outage time.Duration // longest interruption; 0: as it comes
 	Loss   float64       // share of packets lost at random, beside that
 	// Profile fixes the strength; "" takes the leanest that does.
@@ -103,7 +112,7 @@ func Compute(w Wish) (Plan, error) {
 	if w.Outage < 0 {
 		return Plan{}, fmt.Errorf("outage %s: want no less than 0", w.Outage)
 	}
-	payload, err := Payload(w.MTU)
+	payload, err := Payload(w.MTU, w.IPv6)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -141,7 +150,7 @@ func compute(w Wish, p Profile, payload int) (Plan, error) {
 	if w.Outage > 0 && burstRows == 0 {
 		return Plan{}, fmt.Errorf("loss %.3g %%: profile %s has no rows left for an interruption", 100*w.Loss, p.Name)
 	}
-	wire := 8 * float64(payload+packetOverhead+ipOverhead+frameOverhead)
+	wire := 8 * float64(payload+packetOverhead+ipOverhead(w.IPv6)+frameOverhead)
 	perSecond := w.Rate / wire // packets
 	row := float64(p.K * payload)
 	most := min(maxColumns, math.Floor(mostGeneration/row), math.Floor(float64(w.MaxSpool)/float64(p.M*payload)))

@@ -32,7 +32,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: overhead %s %%, want %s %%", name, got, w.overhead)
 		}
 		for i, mtu := range []int{1500, 9000} {
-			p, err := Payload(mtu)
+			p, err := Payload(mtu, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,12 +88,17 @@ func TestBursts(t *testing.T) {
 
 func TestPayload(t *testing.T) {
 	for mtu, want := range map[int]int{140: 64, 203: 64, 204: 128, 1280: 1152, 1500: 1408, 9000: 8896, 65535: 8896} {
-		if got, err := Payload(mtu); err != nil || got != want {
+		if got, err := Payload(mtu, false); err != nil || got != want {
 			t.Errorf("MTU %d: %d, %v; want %d", mtu, got, err, want)
 		}
 	}
+	for mtu, want := range map[int]int{160: 64, 223: 64, 224: 128, 1280: 1152, 1499: 1344, 1500: 1344, 9000: 8896} {
+		if got, err := Payload(mtu, true); err != nil || got != want || got+packetOverhead+ipv6Overhead > mtu {
+			t.Errorf("MTU %d, IPv6: %d, %v; want %d", mtu, got, err, want)
+		}
+	}
 	for _, mtu := range []int{-1500, 0, 139} {
-		if got, err := Payload(mtu); err == nil || !strings.Contains(err.Error(), "at least 140") {
+		if got, err := Payload(mtu, false); err == nil || !strings.Contains(err.Error(), "at least 140") {
 			t.Errorf("MTU %d: %d, %v; want an error that names 140", mtu, got, err)
 		}
 	}

@@ -56,7 +56,7 @@ func (o SendOptions) Plan() (fec.Plan, error) {
 			return fec.Plan{}, fmt.Errorf("%w: the path's MTU is not known: %w", diode.ErrConfig, err)
 		}
 	}
-	p, err := fec.Compute(fec.Wish{Rate: o.Rate, MTU: min(mtu, 9000), Outage: o.Outage, Loss: o.Loss, Profile: o.Profile})
+	p, err := fec.Compute(fec.Wish{Rate: o.Rate, MTU: min(mtu, 9000), IPv6: !o.To.Addr().Unmap().Is4(), Outage: o.Outage, Loss: o.Loss, Profile: o.Profile})
 	if err != nil {
 		return p, fmt.Errorf("%w: %w", diode.ErrConfig, err)
 	}
