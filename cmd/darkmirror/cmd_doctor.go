@@ -261,11 +261,7 @@ func (r *doctorResult) insideLink(cfg *config.Config) {
 		r.fail("link", fmt.Errorf("%w: link.interface is not set: nothing about it can be known", diode.ErrConfig))
 		return
 	}
-	o := oneway.Options{}
-	if c.Backend == "udp" {
-		o.UDPPort = uint16(c.Port) //nolint:gosec // the configuration holds the range
-	}
-	layers, err := oneway.Check(c.Interface, o)
+	layers, err := oneway.Check(c.Interface, in.Rules(c.Backend))
 	if err != nil {
 		r.fail("link", err)
 		return

@@ -232,6 +232,11 @@ func (a *app) shipments(cfg *config.Config, args []string, o *sendOptions) (list
 		if err := knownDigests(rec.Dir, objects); err != nil {
 			return nil, err
 		}
+		for _, n := range o.volumes {
+			if !slices.ContainsFunc(objects, func(ob diode.Object) bool { return volumeOf(ob.Name) == n }) {
+				return nil, usagef("bundle %s has no volume %d in %s\nits volumes are %s", seqName(rec.Seq), n, rec.Dir, volumesOf(objects))
+			}
+		}
 		for _, ob := range objects {
 			if n := volumeOf(ob.Name); n > 0 && len(o.volumes) > 0 && !slices.Contains(o.volumes, n) {
 				continue
@@ -272,6 +277,26 @@ func parseSeq(arg string) (uint64, error) {
 		return 0, usagef("%q is not the number of a bundle, as in 000042", arg)
 	}
 	return seq, nil
+}
+
+// volumesOf lists the numbers of the volumes that are there, as "1 to 12".
+func volumesOf(objects []diode.Object) string {
+	var all []int
+	for _, ob := range objects {
+		if n := volumeOf(ob.Name); n > 0 {
+			all = append(all, n)
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return "not there"
+	case len(all) == 1:
+		return strconv.Itoa(all[0])
+	case slices.Max(all)-slices.Min(all) == len(all)-1:
+		return fmt.Sprintf("%d to %d", slices.Min(all), slices.Max(all))
+	}
+	slices.Sort(all)
+	return strings.Trim(fmt.Sprint(all), "[]")
 }
 
 // volumeOf is the number of a volume's file, 0 for any other.

@@ -1,6 +1,7 @@
 package linkend
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,6 +54,15 @@ type Received struct {
 	Status *diode.Status
 }
 
+// Rules are what the interface has to be for a socket of this kind.
+func (o ReceiveOptions) Rules(backend string) oneway.Options {
+	rules := oneway.Options{Addr: o.Addr}
+	if backend == "udp" {
+		rules.UDPPort = cmp.Or(o.Port, DefaultPort)
+	}
+	return rules
+}
+
 // Receive takes packets until ctx ends.
 func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 	if o.Port == 0 {
@@ -72,17 +82,8 @@ func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	rules := oneway.Options{Addr: o.Addr}
-	if o.Backend == "udp" {
-		rules.UDPPort = o.Port
-	}
-	if o.Block {
-		if o.Interface == "" {
-			return nil, fmt.Errorf("%w: blocking needs the name of the interface", diode.ErrConfig)
-		}
-		if err := oneway.Block(o.Interface, rules); err != nil {
-			return nil, err
-		}
+	if o.Block && o.Interface == "" {
+		return nil, fmt.Errorf("%w: blocking needs the name of the interface", diode.ErrConfig)
 	}
 	s, err := link.Listen(link.ReceiverConfig{
 		Backend: o.Backend, Interface: o.Interface, Port: o.Port, Addr: o.Addr, RingBytes: o.Ring, Log: o.Log,
@@ -91,8 +92,12 @@ func Receive(ctx context.Context, o ReceiveOptions) (_ *Received, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if s.Backend() == "udp" {
-		rules.UDPPort = o.Port
+	// What has to be let in depends on the socket that could be had.
+	rules := o.Rules(s.Backend())
+	if o.Block {
+		if err := oneway.Block(o.Interface, rules); err != nil {
+			return nil, err
+		}
 	}
 	before, err := o.prove(s.Backend(), rules)
 	if err != nil {
