@@ -251,6 +251,8 @@ func hint(err error) string {
 	switch {
 	case errors.Is(err, oneway.ErrNotSealed):
 		return "link.block sets what can be set, as root; link.unproven goes on without the proof"
+	case errors.Is(err, oneway.ErrSent):
+		return "find out what sent: ip -s link and ss -tuap show it; link.block lets nothing out, and no other program may use the interface"
 	case errors.Is(err, diode.ErrIncomplete):
 		return "outside, run darkmirror send again, with --ticket or --volume if little is missing; what arrived is kept"
 	case isA[*usageError](err):
@@ -291,6 +293,14 @@ func codeHint(code string) (string, bool) {
 		{"ERR_EXPIRED", "outside: darkmirror mark-lost NUMBER, then darkmirror export; inside: darkmirror import --accept-gap"},
 		{"ERR_FUTURE", "set the clock here; if it is right, the clock outside is wrong"},
 		{"ERR_REPLAY", "nothing to do if the bundle is old; darkmirror status shows what was imported"},
+		{"ERR_ROOT", "darkmirror key root show prints the pinned root; darkmirror key root pin FILE takes each later one, in order"},
+		{"ERR_DECRYPT", "name the recipient's identity file in identity of the inside; outside, recipients says for whom it was encrypted"},
+		{"ERR_RECEIPT", "make the receipt again inside, with darkmirror receipt, and carry it again; if it fails again, ask who signed it"},
+		{"ERR_LOG", "the log was changed or cut: keep what is there, compare its checkpoint with the copy of the other side, and find out by whom"},
+		{"ERR_STREAM", "the bundle is of another stream: put it into the inbox of the importer that follows that stream"},
+		{"ERR_VERSION", "take a newer darkmirror here: the bundle says which level it needs"},
+		{"ERR_SNAPSHOT", "carry the bundle again; if it fails again, look at the exporter before you trust it again"},
+		{"ERR_UNCOVERED", "carry the bundle again from where it was made; what no signature covers was put there by somebody else"},
 		{"ERR_FORK", "two bundles claim one place in the stream: find out who made the second before importing anything"},
 		{"APT-EXPIRED", "the archive is stale or frozen: look at the mirror; check_valid_until: false for a snapshot that is old by design"},
 		{"APT-SIGNATURE", "compare the fingerprints; a new key of the archive belongs into signed_by of this source"},
