@@ -107,12 +107,9 @@ func (s *Sender) ticket(ctx context.Context, o *sending, spool *os.File) error {
 	most := s.code.MaxParity()
 	for _, w := range o.Ticket.Wanted {
 		for n := w.From; n <= w.To; n++ {
-			rows, first := w.Rows, o.Ticket.Row
-			if w.All {
-				rows = s.c.Parity
-			}
-			if rows = min(rows, most); first+rows > most {
-				first = 0
+			first, rows := ticketRows(o.Ticket.Row, w.Rows, most)
+			if w.All { // with all of the data, any parity does
+				first, rows = 0, min(s.c.Parity, most)
 			}
 			if err := s.generation(ctx, o, n, w.All, first, rows, spool); err != nil {
 				return err
@@ -120,6 +117,16 @@ func (s *Sender) ticket(ctx context.Context, o *sending, spool *os.File) error {
 		}
 	}
 	return nil
+}
+
+// ticketRows are the parity rows that answer for a ticket: those that the inside
+// has seen nothing of. Where too few of them are left, all that exist, since
+// which of the others are there is not in the ticket.
+func ticketRows(row, rows, most int) (first, n int) {
+	if row+rows > most {
+		return 0, most
+	}
+	return row, rows
 }
 
 // readSymbols reads symbols that lie one after the other in a file into the

@@ -79,21 +79,13 @@ func (s *Sender) pass(ctx context.Context, o *sending, pass int, spool *os.File)
 			return err
 		}
 	}
-	maxParity := s.code.MaxParity()
-	first := 0
-	if maxParity > 0 {
-		first = (pass - 1) * s.c.Parity % maxParity
-	}
-	// Rows in one piece; near the end of what exists, from the beginning.
-	if first+s.c.Parity > maxParity {
-		first = 0
-	}
+	first, rows := passRows(pass, s.c.Parity, s.code.MaxParity())
 	var err error
 	if o.Ticket != nil {
 		err = s.ticket(ctx, o, spool)
 	} else {
 		for n := range o.desc.generations() {
-			if err = s.generation(ctx, o, n, pass <= s.c.Passes || pass > s.c.Passes+s.c.RepairPasses, first, s.c.Parity, spool); err != nil {
+			if err = s.generation(ctx, o, n, pass <= s.c.Passes || pass > s.c.Passes+s.c.RepairPasses, first, rows, spool); err != nil {
 				break
 			}
 		}
@@ -121,6 +113,17 @@ func contains(list []*sending, o *sending) bool {
 		}
 	}
 	return false
+}
+
+// passRows are the parity rows of a pass: the next ones after the pass before,
+// fewer at the end, and from the first again when all that exist were sent.
+func passRows(pass, parity, most int) (first, n int) {
+	if parity = min(parity, most); parity <= 0 {
+		return 0, 0
+	}
+	pieces := (most + parity - 1) / parity
+	first = (pass - 1) % pieces * parity
+	return first, min(parity, most-first)
 }
 
 // generation sends one generation: its data rows if wanted, and parity rows

@@ -67,10 +67,46 @@ func newTicket(id objectID, gaps []gap) *Ticket {
 		}
 		t.Wanted = append(t.Wanted, w)
 	}
+	t.coarsen()
 	for len(t.String()) > MaxTicket && len(t.Wanted) > 1 {
 		t.joinNearest()
 	}
 	return t
+}
+
+// mostWanted is far more than a ticket's text holds.
+const mostWanted = 256
+
+// coarsen joins what a ticket cannot tell apart anyway, at once: an object of
+// 100,000 generations may lack every other one. The places where joining costs
+// most stay apart.
+func (t *Ticket) coarsen() {
+	if len(t.Wanted) <= mostWanted {
+		return
+	}
+	type seam struct {
+		at   int // between Wanted[at-1] and Wanted[at]
+		cost int64
+	}
+	seams := make([]seam, 0, len(t.Wanted))
+	for i := 1; i < len(t.Wanted); i++ {
+		a, b := t.Wanted[i-1], t.Wanted[i]
+		seams = append(seams, seam{i, join(a, b).cost() - a.cost() - b.cost()})
+	}
+	slices.SortStableFunc(seams, func(a, b seam) int { return cmp.Compare(b.cost, a.cost) })
+	apart := make(map[int]bool, mostWanted)
+	for _, s := range seams[:mostWanted-1] {
+		apart[s.at] = true
+	}
+	joined := t.Wanted[:1]
+	for i, w := range t.Wanted[1:] {
+		if last := len(joined) - 1; !apart[i+1] {
+			joined[last] = join(joined[last], w)
+		} else {
+			joined = append(joined, w)
+		}
+	}
+	t.Wanted = joined
 }
 
 // joinNearest joins the two neighbours that cost least when they are one.
