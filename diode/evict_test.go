@@ -3,6 +3,8 @@ package diode
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,4 +76,59 @@ func TestForgottenTransfers(t *testing.T) {
 			t.Errorf("%d descriptors were rejected", n)
 		}
 	})
+}
+
+// What was not whole for a day makes room on the disk for what comes now, and
+// not before that.
+func TestStaleMakesRoom(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bed) {
+		real := room
+		t.Cleanup(func() { room = real })
+		stop := b.receive()
+		b.wire.change = symbolsOf(func(_ int, h header) bool { return h.row != 3 && h.row < 20 })
+		old := b.file("old", 20_000, 1)
+		b.transmit(old)
+		stop()
+		b.wire.change = nil
+		good := b.file("good", 20_000, 2)
+		// The disk is full while the old one is there.
+		room = func(*os.File) (int64, bool, error) {
+			if len(b.objects()) > 1 {
+				return 0, false, nil
+			}
+			return 1 << 30, false, nil
+		}
+		stop = b.receive()
+		b.transmit(good)
+		stop()
+		b.absent(good)
+		if len(b.objects()) != 1 {
+			t.Fatalf("%q is there, want the old one alone", b.objects())
+		}
+		for _, name := range b.objects() {
+			long := time.Now().Add(-stale - time.Minute)
+			if err := os.Chtimes(filepath.Join(b.inbox, stateDir, name, progressFile), long, long); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop = b.receive()
+		b.transmit(good)
+		stop()
+		b.same(good)
+		if e := b.last(Dropped); e.Name != "old" {
+			t.Errorf("dropped: %+v", e)
+		}
+	})
+}
+
+// objects are the folders of what is not whole.
+func (b *bed) objects() (names []string) {
+	all, err := filepath.Glob(filepath.Join(b.inbox, stateDir, "*", dataFile))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, name := range all {
+		names = append(names, filepath.Base(filepath.Dir(name)))
+	}
+	return names
 }

@@ -101,6 +101,18 @@ func openFiles(state *os.Root, id objectID, d *descriptor, boot string) (_ *obje
 	return f, f.resume()
 }
 
+// room is what an object may take of its file system, and whether that is
+// memory. A twentieth, or 1 GiB, stays free for the others' parity, for the
+// inbox and its status. Tests replace it.
+var room = func(f *os.File) (free int64, memory bool, err error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return 0, false, err
+	}
+	reserve := min(int64(st.Blocks)*st.Bsize/20, 1<<30)
+	return int64(st.Bavail)*st.Bsize - reserve, st.Type == unix.TMPFS_MAGIC, nil
+}
+
 // begin empties the folder and makes room.
 func (f *objectFiles) begin(d *descriptor) error {
 	if err := f.sweep(dataFile); err != nil {
@@ -109,15 +121,15 @@ func (f *objectFiles) begin(d *descriptor) error {
 	if err := f.data.Truncate(0); err != nil {
 		return err
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.data.Fd()), &st); err != nil {
+	free, memory, err := room(f.data)
+	if err != nil {
 		return err
 	}
-	if free := int64(st.Bavail) * st.Bsize; free < d.size {
-		return fmt.Errorf("%w: %s needs %d bytes, %d are free", ErrSpace, d.name, d.size, free)
+	if free < d.size {
+		return fmt.Errorf("%w: %s needs %d bytes, %d are free", ErrSpace, d.name, d.size, max(free, 0))
 	}
 	// On tmpfs, to make room is to take memory and to fill it with zeros.
-	if st.Type == unix.TMPFS_MAGIC {
+	if memory {
 		if err := f.data.Truncate(d.size); err != nil {
 			return err
 		}

@@ -42,6 +42,9 @@ const (
 	// quiet is after how long an object without packets makes room for
 	// another, in ticks.
 	quiet = 3
+	// stale is after how long an object of which nothing came makes room on the
+	// disk for another. Until then repair may come, by a pass or a ticket.
+	stale = 24 * time.Hour
 	// defaultParity bounds what parity may take of the disk.
 	defaultParity = 4 << 30
 )
@@ -94,7 +97,8 @@ const (
 	Completed  EventKind = "completed"
 	Incomplete EventKind = "incomplete" // a pass has ended and left gaps
 	Rejected   EventKind = "rejected"
-	Failed     EventKind = "failed" // wrong digest; everything of it was dropped
+	Failed     EventKind = "failed"  // wrong digest; everything of it was dropped
+	Dropped    EventKind = "dropped" // it was not whole, and made room for another
 	LinkUp     EventKind = "link-up"
 	LinkDown   EventKind = "link-down"
 	SenderGone EventKind = "sender-gone" // it said that it leaves

@@ -3,6 +3,7 @@ package diode
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -139,7 +140,9 @@ func (r *Receiver) attach(transfer uint64, d *descriptor) *object {
 	o := r.objects[id]
 	if o == nil {
 		var err error
-		if o, err = r.openObject(id, d); err != nil {
+		if o, err = r.openObject(id, d); errors.Is(err, errRoom) {
+			return nil // the next descriptor finds it
+		} else if err != nil {
 			r.counts.rejected.Add(1)
 			r.reject(transfer, d, err)
 			return nil
@@ -167,6 +170,83 @@ func (r *Receiver) reject(transfer uint64, d *descriptor, err error) {
 
 var errTooMany = errors.New("as many objects or transfers as may be are under way")
 
+// errRoom says that room is being made.
+var errRoom = errors.New("room is being made")
+
+// makeRoom drops the objects of which nothing came for longest, if they are
+// stale and enough to make room for d.
+func (r *Receiver) makeRoom(id objectID, d *descriptor) (made bool, err error) {
+	type old struct {
+		id   objectID
+		d    *descriptor
+		last time.Time
+	}
+	var all []old
+	bytes := int64(0)
+	names, err := r.objectNames()
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		other, err := r.readObject(name)
+		if err != nil || other.object() == id {
+			continue
+		}
+		if o := r.objects[other.object()]; o != nil && (o.finishing || o.repairing() || r.tick-o.heard < quiet) {
+			continue
+		}
+		info, err := r.state.Stat(name + "/" + progressFile)
+		if err != nil || time.Since(info.ModTime()) < stale {
+			continue
+		}
+		all = append(all, old{other.object(), other, info.ModTime()})
+		bytes += other.size
+	}
+	if bytes < d.size {
+		return false, nil
+	}
+	slices.SortFunc(all, func(a, b old) int { return a.last.Compare(b.last) })
+	for bytes = 0; bytes < d.size; all = all[1:] {
+		o := all[0]
+		bytes += o.d.size
+		if open := r.objects[o.id]; open != nil {
+			r.closeObject(open)
+		}
+		// Behind what is on its way to the disk.
+		r.after(func() error { return r.state.RemoveAll(o.id.String()) })
+		r.c.OnEvent(Event{
+			Kind: Dropped, Object: o.id.String(), Name: o.d.name, Size: o.d.size,
+			Reason: fmt.Sprintf("nothing came of it since %s, and %s needs its room", o.last.UTC().Format(time.RFC3339), d.name),
+		})
+	}
+	return true, nil
+}
+
+// objectNames lists what lies among the objects' folders.
+func (r *Receiver) objectNames() ([]string, error) {
+	d, err := r.state.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1)
+	slices.Sort(names)
+	return names, errors.Join(err, d.Close())
+}
+
+// readObject reads what an object's folder says of it. The lock, the list, and
+// folders that say nothing are errors.
+func (r *Receiver) readObject(name string) (*descriptor, error) {
+	p, err := readSmall(r.state, name+"/"+objectFile, controlSize+sha256.Size)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parseObject(p)
+	if err == nil && d.object().String() != name {
+		err = fmt.Errorf("%s holds the object %s", name, d.object())
+	}
+	return d, err
+}
+
 // openObject takes up an object where an earlier run left it.
 func (r *Receiver) openObject(id objectID, d *descriptor) (*object, error) {
 	if len(r.objects) >= maxObjects && !r.evict() {
@@ -176,6 +256,10 @@ func (r *Receiver) openObject(id objectID, d *descriptor) (*object, error) {
 	if errors.Is(err, ErrSpace) {
 		// Nothing of it is there, and the next descriptor would ask again.
 		err = errors.Join(err, r.state.RemoveAll(id.String()))
+		made, roomErr := r.makeRoom(id, d)
+		if err = errors.Join(err, roomErr); made {
+			return nil, errRoom
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -214,22 +298,13 @@ func (r *Receiver) lookOver(o *object) error {
 // reopen takes up the objects that an earlier run left, so that the status
 // knows them, and finishes what is whole. They make room at once.
 func (r *Receiver) reopen() error {
-	d, err := r.state.Open(".")
+	names, err := r.objectNames()
 	if err != nil {
 		return err
 	}
-	names, err := d.Readdirnames(-1)
-	if err = errors.Join(err, d.Close()); err != nil {
-		return err
-	}
-	slices.Sort(names)
 	for _, name := range names {
-		p, err := readSmall(r.state, name+"/"+objectFile, controlSize+sha256.Size)
-		if err != nil {
-			continue // the lock, the list, or a folder that says nothing
-		}
-		d, err := parseObject(p)
-		if err != nil || d.object().String() != name || len(r.objects) >= maxObjects {
+		d, err := r.readObject(name)
+		if err != nil || len(r.objects) >= maxObjects {
 			continue
 		}
 		o, err := r.openObject(d.object(), d)

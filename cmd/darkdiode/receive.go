@@ -142,7 +142,7 @@ func (f *receiveFlags) print(out, errs io.Writer, e diode.Event) {
 		if e.Ticket != "" {
 			fmt.Fprintf(errs, "ticket  %s\n", e.Ticket)
 		}
-	case diode.Failed, diode.Rejected:
+	case diode.Failed, diode.Rejected, diode.Dropped:
 		fmt.Fprintf(errs, "%s  %s: %s\n", e.Kind, e.Name, e.Reason)
 	case diode.Started, diode.LinkUp, diode.LinkDown, diode.SenderGone:
 		text := e.Name

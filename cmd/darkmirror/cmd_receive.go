@@ -131,7 +131,7 @@ func (a *app) linkEvent(e diode.Event) {
 		if e.Ticket != "" {
 			fmt.Fprintf(a.err, "ticket      %s\n", e.Ticket)
 		}
-	case diode.Failed, diode.Rejected:
+	case diode.Failed, diode.Rejected, diode.Dropped:
 		fmt.Fprintf(a.err, "%s  %s: %s\n", e.Kind, clean(e.Name), clean(e.Reason))
 	case diode.Started, diode.LinkUp, diode.LinkDown, diode.SenderGone:
 		fmt.Fprintf(a.err, "%s  %s%s\n", e.Kind, clean(e.Name), clean(e.Reason))
