@@ -16,10 +16,14 @@ type approveOptions struct {
 	key string
 	yes string
 	as  string
+	// minLeft is how long the bundle has to hold yet; nil: a quarter of its
+	// life, at most a day.
+	minLeft *config.Duration
 }
 
 func newApprove(a *app) *cobra.Command {
 	o := &approveOptions{}
+	var minLeft config.Duration
 	cmd := &cobra.Command{
 		Use:     "approve --key FILE [--id ID] BUNDLE",
 		GroupID: groupOutside,
@@ -32,16 +36,25 @@ that id: so nobody approves another bundle than the one that was read. The key
 is an approver's own, from darkmirror key generate; it must not be the
 exporter's. Several people may approve one bundle, in any order.
 
+A bundle that expires before it can be carried is refused: a quarter of its
+life, at most a day, has to be left, or what --min-left says.
+
 With --as exporter the bundle is co-signed: where the inside asks for more than
 one exporter (darkmirror key root, --threshold exporter=2), each further one
 signs like this. The root of trust that is pinned here must name the key.
 
 ` + codesLine(exitOK, exitUsage, exitIntegrity, exitSequence),
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.approve(cmd.Context(), o, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("min-left") {
+				o.minLeft = &minLeft
+			}
+			return a.approve(cmd.Context(), o, args[0])
+		},
 	}
 	cmd.Flags().StringVar(&o.key, "key", "", "the signer's private key: a `FILE`, agent:NAME of an ssh-agent, or a pkcs11: URI")
 	cmd.Flags().StringVar(&o.yes, "id", "", "sign the bundle of this `ID`, as printed without it")
+	cmd.Flags().Var(&minLeft, "min-left", "refuse a bundle that expires within this `TIME`")
 	cmd.Flags().StringVar(&o.as, "as", string(bundle.RoleApprover), "sign in this `ROLE`: approver or exporter")
 	return cmd
 }
@@ -53,6 +66,14 @@ var signs = map[bundle.Role]struct {
 }{
 	bundle.RoleApprover: {"approve", "approved", bundle.Approve},
 	bundle.RoleExporter: {"co-sign", "co-signed", bundle.CoSign},
+}
+
+// left is how long a bundle has to hold yet.
+func (o *approveOptions) left(m *bundle.Manifest) time.Duration {
+	if o.minLeft != nil {
+		return o.minLeft.Duration()
+	}
+	return min(24*time.Hour, m.Expires.Sub(m.Issued)/4)
 }
 
 type approveResult struct {
@@ -114,7 +135,7 @@ func (a *app) approve(ctx context.Context, o *approveOptions, arg string) (err e
 	if err != nil {
 		return err
 	}
-	rep, err := signs[role].add(dirs[0].Dirs[0], key, bundle.Trust{Keys: b.keys}, bundle.Approval{ID: b.id, Now: time.Now()})
+	rep, err := signs[role].add(dirs[0].Dirs[0], key, bundle.Trust{Keys: b.keys}, bundle.Approval{ID: b.id, Now: time.Now(), MinLeft: o.left(b.m)})
 	if err != nil {
 		return err
 	}

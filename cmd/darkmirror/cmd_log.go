@@ -84,6 +84,9 @@ func (a *app) log(cmd *cobra.Command, check bool, prove, since string) error {
 	if err != nil {
 		return err
 	}
+	if l.Size() == 0 {
+		return usagef("there is no entry yet; the log begins with the first bundle")
+	}
 	// Opening verified everything against the checkpoint; this is the
 	// checkpoint's own signature.
 	if _, err := translog.VerifyCheckpoint(l.Checkpoint(), pub); err != nil {
