@@ -3,6 +3,7 @@ package root
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,6 +15,20 @@ import (
 // It does not change and may be used concurrently.
 type Verified struct {
 	file *file
+	// roles are those of every key that the chain has had up to here, also of
+	// keys that are gone from it.
+	roles map[string]string
+}
+
+func newVerified(f *file, before map[string]string) *Verified {
+	v := &Verified{f, maps.Clone(before)}
+	if v.roles == nil {
+		v.roles = make(map[string]string)
+	}
+	for _, k := range f.root.Keys {
+		v.roles[k.ID] = f.root.roleOf(k.ID)
+	}
+	return v
 }
 
 // First trusts a root file by its fingerprint, the digest of its payload in
@@ -50,7 +65,7 @@ func first(data []byte, fingerprint string) (*Verified, error) {
 	if err := f.checkThreshold(f.root); err != nil {
 		return nil, err
 	}
-	return &Verified{f}, nil
+	return newVerified(f, nil), nil
 }
 
 // Next trusts the root file that follows v: signed by the thresholds of v and
@@ -81,7 +96,7 @@ func (v *Verified) next(data []byte) (*Verified, error) {
 	if err := f.checkThreshold(f.root); err != nil {
 		return nil, err
 	}
-	return &Verified{f}, nil
+	return newVerified(f, v.roles), nil
 }
 
 // checkFollows says whether r is what comes after v.
@@ -106,7 +121,7 @@ func (v *Verified) checkFollows(r *Root) error {
 		return refuse("the epoch goes down", fmt.Sprintf("at least %d", cur.Epoch), fmt.Sprint(r.Epoch))
 	}
 	for _, k := range r.Keys {
-		if was, is := cur.roleOf(k.ID), r.roleOf(k.ID); was != "" && was != is {
+		if was, is := v.roles[k.ID], r.roleOf(k.ID); was != "" && was != is {
 			return refuse("key "+k.String()+" has changed its role: make a new key", was, is)
 		}
 	}

@@ -360,3 +360,39 @@ func show(t *testing.T, trust bundle.Trust) string {
 	slices.Sort(keys)
 	return fmt.Sprintf("%d exporters, %d approvals: %s", trust.Exporters, trust.Approvals, strings.Join(keys, ", "))
 }
+
+// TestRoleForLife: a key that was rotated out of its role does not come back in
+// another one, however many versions later. In its own it may.
+func TestRoleForLife(t *testing.T) {
+	one := v1(t)
+	add := func(v *Verified, role string, ids ...string) []byte {
+		return mustSign(t, next(v.Root(), func(r *Root) {
+			for _, name := range ids {
+				if err := r.Add(role, public(name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}), "alice", "bob")
+	}
+	spare, err := NewKey("spare", testKey("spare").Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := one.Next(mustSign(t, next(one.Root(), func(r *Root) {
+		if err := r.Rotate(RoleExporter, id("bastion"), spare); err != nil {
+			t.Fatal(err)
+		}
+	}), "alice", "bob"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	three, err := two.Next(mustSign(t, next(two.Root(), nil), "alice", "bob"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = three.Next(add(three, RoleApprover, "bastion"), now)
+	refused(t, err, "has changed its role", "want exporter, got approver")
+	if _, err := three.Next(add(three, RoleExporter, "bastion"), now); err != nil {
+		t.Errorf("back in its own role: %v", err)
+	}
+}
