@@ -70,6 +70,7 @@ type logEntry struct {
 	Seq    string    `json:"seq"`
 	Bundle string    `json:"bundle"`
 	Time   time.Time `json:"time"`
+	Detail string    `json:"detail,omitempty"`
 }
 
 func (a *app) log(cmd *cobra.Command, check bool, prove, since string) error {
@@ -112,7 +113,7 @@ func (a *app) log(cmd *cobra.Command, check bool, prove, since string) error {
 		if err != nil {
 			return err
 		}
-		one := logEntry{Index: i, Event: e.Event, Stream: e.Stream, Seq: seqName(e.Seq), Time: e.Time}
+		one := logEntry{Index: i, Event: e.Event, Stream: e.Stream, Seq: seqName(e.Seq), Time: e.Time, Detail: e.Detail}
 		if !e.Bundle.IsZero() {
 			one.Bundle = e.Bundle.String()
 		}
@@ -132,7 +133,7 @@ func (r logResult) print(a *app, checked bool) error {
 		return err
 	}
 	for _, e := range r.Entries {
-		if _, err := fmt.Fprintf(a.out, "%6d  %s  %-9s %s of stream %s  %s\n", e.Index, e.Time.UTC().Format(time.RFC3339), e.Event, e.Seq, clean(e.Stream), e.Bundle); err != nil {
+		if _, err := fmt.Fprintf(a.out, "%6d  %s  %-9s %s of stream %s  %s\n", e.Index, e.Time.UTC().Format(time.RFC3339), e.Event, e.Seq, clean(e.Stream), strings.TrimSpace(e.Bundle+" "+clean(e.Detail))); err != nil {
 			return err
 		}
 	}
@@ -265,11 +266,31 @@ func due(cfg *config.Config, led *ledger.Ledger) (list []translog.Entry, err err
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range all {
+		for i, r := range all {
+			if i > 0 {
+				list = append(list, skipped(&all[i-1], &all[i])...)
+			}
 			list = append(list, translog.Entry{Event: translog.Imported, Stream: r.Stream, Seq: r.Seq, Bundle: r.ID, Time: r.Time, Signers: r.SignedBy})
 		}
 	}
 	return list, nil
+}
+
+// mostSkipped bounds the entries for one gap.
+const mostSkipped = 1000
+
+// skipped are the bundles between two that were imported: somebody has accepted
+// the gap, or a full bundle made them needless. They cannot come any more.
+func skipped(before, r *ledger.Imported) (list []translog.Entry) {
+	for n := before.Seq + 1; n < r.Seq; n++ {
+		e := translog.Entry{Event: translog.Lost, Stream: r.Stream, Seq: n, Time: r.Time, Detail: "had not arrived when " + seqName(r.Seq) + " was imported"}
+		if len(list) == mostSkipped-1 && n+1 < r.Seq {
+			e.Detail = fmt.Sprintf("and all after it to %s: had not arrived when %s was imported", seqName(r.Seq-1), seqName(r.Seq))
+			return append(list, e)
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 // logLine tells, for inspect, that a bundle is in the log, and that this was
