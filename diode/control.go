@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -52,6 +53,9 @@ func (s *Sender) describe(o *sending) error {
 	s.mu.Unlock()
 	d.clock = time.Now()
 	seq := tr.seq.Add(1) - 1
+	if seq > math.MaxUint32 {
+		return nil // no nonce twice: the next batch takes a new transfer, and describes it
+	}
 	return s.controls.send(header{kind: typeDescriptor, transfer: tr.id, sequence: uint32(seq)}, d.encode)
 }
 
