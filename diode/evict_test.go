@@ -82,8 +82,8 @@ func TestForgottenTransfers(t *testing.T) {
 // not before that.
 func TestStaleMakesRoom(t *testing.T) {
 	bubble(t, func(t *testing.T, b *bed) {
-		real := room
-		t.Cleanup(func() { room = real })
+		whole := room
+		t.Cleanup(func() { room = whole })
 		stop := b.receive()
 		b.wire.change = symbolsOf(func(_ int, h header) bool { return h.row != 3 && h.row < 20 })
 		old := b.file("old", 20_000, 1)
