@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// pagesAtOnce is how many pages are read at once, as long as they are
-	// small; memory is at most this many times smallPage.
+	// pagesAtOnce is how many pages of locks are read at once, as long as they
+	// are small. Resolving reads up to walkers of them: memory is at most that
+	// many times smallPage, and in practice as many as there are connections.
 	pagesAtOnce = 8
 	// smallPage is the size up to which pages are read side by side. Nearly
 	// all are below; the others are read one at a time.
