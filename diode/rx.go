@@ -182,6 +182,10 @@ func (r *Receiver) makeRoom(id objectID, d *descriptor) (made bool, err error) {
 		last time.Time
 	}
 	var all []old
+	need, err := r.lacking(d.size)
+	if need <= 0 || err != nil {
+		return false, err
+	}
 	bytes := int64(0)
 	names, err := r.objectNames()
 	if err != nil {
@@ -202,11 +206,11 @@ func (r *Receiver) makeRoom(id objectID, d *descriptor) (made bool, err error) {
 		all = append(all, old{other.object(), other, info.ModTime()})
 		bytes += other.size
 	}
-	if bytes < d.size {
+	if bytes < need {
 		return false, nil
 	}
 	slices.SortFunc(all, func(a, b old) int { return a.last.Compare(b.last) })
-	for bytes = 0; bytes < d.size; all = all[1:] {
+	for bytes = 0; bytes < need; all = all[1:] {
 		o := all[0]
 		bytes += o.d.size
 		if open := r.objects[o.id]; open != nil {
@@ -220,6 +224,16 @@ func (r *Receiver) makeRoom(id objectID, d *descriptor) (made bool, err error) {
 		})
 	}
 	return true, nil
+}
+
+// lacking is what an object of this size lacks of room.
+func (r *Receiver) lacking(size int64) (int64, error) {
+	d, err := r.state.Open(".")
+	if err != nil {
+		return 0, err
+	}
+	free, _, err := room(d)
+	return size - free, errors.Join(err, d.Close())
 }
 
 // objectNames lists what lies among the objects' folders.
