@@ -36,7 +36,7 @@ func (c *Client) mirrored(ctx context.Context, rep *upload.Report, project strin
 		return err
 	}
 	// A project of which our index has nothing left is none that it can read.
-	ours := slices.ContainsFunc(files, func(f *upload.File) bool { return f.State != upload.Gone })
+	ours := slices.ContainsFunc(files, func(f *upload.File) bool { return f.State == upload.Offered || f.State == upload.Kept })
 	if a.Status/100 > 3 && ours {
 		return c.refuse(upload.CodeRefused, "refresh of "+project+": the server says "+a.Words())
 	}
